@@ -1,0 +1,246 @@
+//! The calls: etcd's requests and answers, each run by the retry loop. Fields that this file does not name are the
+//! caller's to set in the request.
+
+use bytes::Bytes;
+use ringfence_proto::etcdserverpb::cluster_client::ClusterClient;
+use ringfence_proto::etcdserverpb::kv_client::KvClient;
+use ringfence_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use ringfence_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest,
+    HashKvResponse, MemberListRequest, MemberListResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse, TxnRequest, TxnResponse,
+};
+use ringfence_proto::mvccpb::KeyValue;
+use ringfence_types::KeyRange;
+use tokio::time::timeout;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use crate::retry::Kind;
+use crate::scan::Scan;
+use crate::verdict::{Applied, Verdict};
+use crate::{Client, Error};
+
+impl Client {
+    /// Stores a value under a key, as `request` says.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the put may have been applied.
+    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Error> {
+        self.call(Kind::Write, |channel| {
+            let request = request.clone();
+            async move { Ok(self.kv(channel).put(request).await?.into_inner()) }
+        })
+        .await
+    }
+
+    /// Stores a value under a key.
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn put_value(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<PutResponse, Error> {
+        self.put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() }).await
+    }
+
+    /// Reads a range of keys. All of the answer is held in memory; [`Client::scan`] reads piece by piece.
+    ///
+    /// # Errors
+    /// See [`Error`]; never [`Error::Indefinite`].
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+        self.call(Kind::Read, |channel| {
+            let request = request.clone();
+            async move { Ok(self.kv(channel).range(request).await?.into_inner()) }
+        })
+        .await
+    }
+
+    /// Reads one key; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// As [`Client::range`].
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>, Error> {
+        let answer = self.range(RangeRequest { key: key.into(), ..RangeRequest::default() }).await?;
+        Ok(answer.kvs.into_iter().next())
+    }
+
+    /// Reads a range of keys piece by piece in the order of the keys, all at one revision: the one that `request` names,
+    /// else the newest. Sorting and the filters by revision are not for scans.
+    #[must_use]
+    pub fn scan(&self, request: RangeRequest) -> Scan {
+        Scan::new(self.clone(), request)
+    }
+
+    /// Deletes the keys of a range.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the deletion may have been applied.
+    pub async fn delete_range(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
+        self.call(Kind::Write, |channel| {
+            let request = request.clone();
+            async move { Ok(self.kv(channel).delete_range(request).await?.into_inner()) }
+        })
+        .await
+    }
+
+    /// Deletes the keys of a range.
+    ///
+    /// # Errors
+    /// As [`Client::delete_range`].
+    pub async fn delete(&self, range: KeyRange) -> Result<DeleteRangeResponse, Error> {
+        let range_end = range.etcd_range_end();
+        // etcd knows no empty key: the range of all keys starts at the smallest one.
+        let key = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start };
+        self.delete_range(DeleteRangeRequest { key, range_end, prev_kv: false }).await
+    }
+
+    /// Compares, then does one of two lists of operations.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the transaction may have been applied. One that only reads is retried as
+    /// a read is.
+    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
+        let kind = if is_read_only(&request) { Kind::Read } else { Kind::Write };
+        self.call(kind, |channel| {
+            let request = request.clone();
+            async move { Ok(self.kv(channel).txn(request).await?.into_inner()) }
+        })
+        .await
+    }
+
+    /// Forgets the history below a revision. Doing it twice is harmless but refused the second time, so it is not retried
+    /// when its outcome is unknown.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
+        self.call(
+            Kind::Write,
+            |channel| async move { Ok(self.kv(channel).compact(request).await?.into_inner()) },
+        )
+        .await
+    }
+
+    /// The members of the cluster: as a majority knows them (`linearizable`), or as any one member does.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn member_list(&self, linearizable: bool) -> Result<MemberListResponse, Error> {
+        self.call(Kind::Read, |channel| async move {
+            let request = MemberListRequest { linearizable };
+            Ok(self.cluster(channel).member_list(request).await?.into_inner())
+        })
+        .await
+    }
+
+    /// What one node tells about itself. One attempt, since it is about this node and no other.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where the node does not answer; [`Error::Refused`] where it refuses.
+    pub async fn status(&self, endpoint: &str) -> Result<StatusResponse, Error> {
+        self.ask_one(endpoint, |channel| async move {
+            Ok(self.maintenance(channel).status(StatusRequest {}).await?.into_inner())
+        })
+        .await
+    }
+
+    /// The hash of one node's keys up to a revision, 0 for the newest. One attempt, as [`Client::status`].
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn hash_kv(&self, endpoint: &str, revision: i64) -> Result<HashKvResponse, Error> {
+        self.ask_one(endpoint, |channel| async move {
+            Ok(self.maintenance(channel).hash_kv(HashKvRequest { revision }).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Hands the leadership to another member; goes to the leader, wherever that is.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the leadership may have changed hands.
+    pub async fn move_leader(&self, target_id: u64) -> Result<MoveLeaderResponse, Error> {
+        self.find_leader().await;
+        self.call(Kind::Write, |channel| async move {
+            let request = MoveLeaderRequest { target_id };
+            Ok(self.maintenance(channel).move_leader(request).await?.into_inner())
+        })
+        .await
+    }
+
+    /// A snapshot of the whole state, as the preferred node streams it: the file, then the SHA-256 of it. A stream that
+    /// breaks cannot be resumed; the caller begins again.
+    ///
+    /// # Errors
+    /// See [`Error`]; what ends the stream later is a [`tonic::Status`].
+    pub async fn snapshot(&self) -> Result<Streaming<SnapshotResponse>, Error> {
+        self.call(Kind::Read, |channel| async move {
+            Ok(self.maintenance(channel).snapshot(SnapshotRequest {}).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Looks for the leader and makes the next calls go there first. Returns its endpoint, or `None` where no reachable
+    /// node leads; then nothing changes. Calls work without this: members forward writes to the leader.
+    pub async fn find_leader(&self) -> Option<String> {
+        for endpoint in self.endpoints() {
+            let Ok(status) = self.status(&endpoint).await else { continue };
+            let member = status.header.map_or(0, |header| header.member_id);
+            if status.leader != 0 && status.leader == member {
+                self.nodes.prefer(self.nodes.at(&endpoint).ok()?.index);
+                return Some(endpoint);
+            }
+        }
+        None
+    }
+
+    /// One attempt of a read at one node.
+    async fn ask_one<T, A, F>(&self, endpoint: &str, attempt: A) -> Result<T, Error>
+    where
+        A: FnOnce(Channel) -> F,
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
+        let target = self.nodes.at(endpoint)?;
+        let started = tokio::time::Instant::now();
+        let unavailable =
+            |message: String| Error::Unavailable { message, attempts: 1, elapsed: started.elapsed() };
+        match timeout(self.timeout, attempt(target.channel)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(status)) => {
+                let Verdict { applied, next, code, reason, message, .. } = Verdict::of(&status);
+                match (applied, next) {
+                    (Applied::No, crate::verdict::Next::GiveUp) => {
+                        Err(Error::Refused { code, reason, message })
+                    }
+                    _ => Err(unavailable(format!("{endpoint}: {message}"))),
+                }
+            }
+            Err(_elapsed) => Err(unavailable(format!("{endpoint}: no answer within {:?}", self.timeout))),
+        }
+    }
+
+    pub(crate) fn kv(&self, channel: Channel) -> KvClient<Channel> {
+        KvClient::new(channel).max_decoding_message_size(self.nodes.options().response_bytes_max)
+    }
+
+    fn cluster(&self, channel: Channel) -> ClusterClient<Channel> {
+        ClusterClient::new(channel)
+    }
+
+    fn maintenance(&self, channel: Channel) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(channel)
+    }
+}
+
+/// Whether a transaction can change nothing. One nested in another counts as a write, as on the server.
+fn is_read_only(request: &TxnRequest) -> bool {
+    use ringfence_proto::etcdserverpb::request_op::Request;
+    request.success.iter().chain(&request.failure).all(|operation| match &operation.request {
+        Some(Request::RequestRange(_)) | None => true,
+        Some(Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_)) => false,
+    })
+}

@@ -1,0 +1,61 @@
+//! What a call can end in besides its answer. Each kind is a promise about side effects.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tonic::Code;
+
+/// Why a call failed, and what that proves.
+#[derive(Debug, Clone, Error)]
+pub enum Error {
+    /// The cluster understood the request and refused it: nothing has changed, and the same request would be refused
+    /// again until something else changes.
+    #[error("refused: {message}")]
+    Refused {
+        /// The gRPC code, which groups the reasons.
+        code: Code,
+        /// The reason as a word for programs, empty where the server gave none.
+        reason: String,
+        /// The reason in the server's words.
+        message: String,
+    },
+    /// The outcome is unknown: the write may have been applied, or may still be applied.
+    #[error("outcome unknown, the write may have been applied: {message}")]
+    Indefinite {
+        /// What happened to the attempt whose outcome is unknown.
+        message: String,
+    },
+    /// No node could do it before the deadline. A write that ends so was surely not applied.
+    #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
+    Unavailable {
+        /// What the last attempt ended in.
+        message: String,
+        /// Number of attempts made.
+        attempts: u32,
+        /// How long they took together.
+        elapsed: Duration,
+    },
+    /// An endpoint cannot be understood.
+    #[error("endpoint {endpoint:?}: {reason}")]
+    BadEndpoint {
+        /// The endpoint as it was given.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The answer breaks the protocol: there is a bug in the server or in this client, or something that is no etcd
+    /// server listens there.
+    #[error("the answer breaks the protocol: {0}")]
+    Protocol(String),
+}
+
+impl Error {
+    /// Whether this proves that a write was not applied.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => true,
+            Error::Indefinite { .. } | Error::Protocol(_) => false,
+        }
+    }
+}

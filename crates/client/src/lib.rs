@@ -1,0 +1,89 @@
+//! The Rust client: it finds the leader, retries what is safe to retry, and says of every write that failed whether
+//! it may have happened.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ringfence_client::Error> {
+//! use ringfence_client::{Client, Options};
+//!
+//! let client = Client::connect(["127.0.0.1:2379", "127.0.0.1:2389"], Options::default())?;
+//! client.put_value("greeting", "hello").await?;
+//! let greeting = client.get("greeting").await?.expect("it was just put");
+//! assert_eq!(greeting.value, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It speaks the plain etcd v3 API and works with etcd too. What it promises about a write:
+//!
+//! - [`Error::Refused`] and [`Error::Unavailable`]: *every* attempt ended in a way that proves that it was not applied.
+//! - [`Error::Indefinite`]: it may have been applied. Such a write is never sent again by the client itself, since only
+//!   the caller knows whether doing it twice is harmless.
+//!
+//! Reads are retried until the deadline. Reading order: [`options`], [`error`], `verdict` (what an answer proves),
+//! `retry` (what follows from it), `nodes` (where to send), then the calls themselves.
+
+mod backoff;
+mod calls;
+pub mod error;
+mod nodes;
+pub mod options;
+mod retry;
+mod scan;
+mod verdict;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::Error;
+pub use options::{Options, endpoint_authority};
+pub use scan::Scan;
+
+use nodes::Nodes;
+
+/// A handle to a cluster: cheap to clone, to be shared by everything in a process that talks to the same cluster.
+#[derive(Debug, Clone)]
+pub struct Client {
+    nodes: Arc<Nodes>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client of the cluster with these endpoints (`host:port`, or URLs that begin with `http://`). Connections are
+    /// made when they are first needed, so an unreachable cluster shows in the first call.
+    ///
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::BadEndpoint`] where an endpoint cannot be understood, or none is given.
+    pub fn connect<E>(endpoints: E, options: Options) -> Result<Client, Error>
+    where
+        E: IntoIterator,
+        E::Item: AsRef<str>,
+    {
+        let timeout = options.timeout;
+        Ok(Client { nodes: Arc::new(Nodes::new(endpoints, options)?), timeout })
+    }
+
+    /// The same client with another time limit for each call.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
+        Client { nodes: Arc::clone(&self.nodes), timeout }
+    }
+
+    /// Every endpoint known: those given, and those learned from hints to the leader.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.endpoints()
+    }
+
+    /// The endpoint to which the next call goes first.
+    #[must_use]
+    pub fn preferred_endpoint(&self) -> String {
+        self.nodes.preferred_endpoint()
+    }
+}

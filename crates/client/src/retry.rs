@@ -1,0 +1,154 @@
+//! What follows from a failed attempt: the loop that every call runs in.
+//!
+//! A call goes to the node that led last. When that fails in a way that permits another attempt, all other nodes are
+//! tried at once, one after the other; only when all have failed does it wait, longer each time. A write is sent again only
+//! while every attempt before proved that it was not applied.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::backoff::Backoff;
+use crate::nodes::Target;
+use crate::verdict::{Applied, Next, Verdict};
+use crate::{Client, Error};
+
+/// What a call does to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing: it may be tried as often as one likes.
+    Read,
+    /// It may change something.
+    Write,
+}
+
+/// The shortest time that an attempt of a read is given before another node is asked.
+const READ_ATTEMPT_MIN: Duration = Duration::from_secs(1);
+
+/// One call under way.
+struct Call<'a> {
+    client: &'a Client,
+    kind: Kind,
+    started: Instant,
+    deadline: Instant,
+    attempts: u32,
+    /// Nodes tried since the last wait.
+    tried: Vec<usize>,
+    backoff: Backoff,
+    /// What the newest failed attempt said.
+    last_message: String,
+}
+
+impl Client {
+    /// Runs `attempt` on one node after the other until one answers, or until the answer is known to be the same
+    /// everywhere, or the time is over.
+    pub(crate) async fn call<T, A, F>(&self, kind: Kind, attempt: A) -> Result<T, Error>
+    where
+        A: Fn(Channel) -> F,
+        F: Future<Output = Result<T, Status>>,
+    {
+        let options = self.nodes.options();
+        let started = Instant::now();
+        let mut call = Call {
+            client: self,
+            kind,
+            started,
+            deadline: started + self.timeout,
+            attempts: 0,
+            tried: Vec::new(),
+            backoff: Backoff::new(options.backoff_min, options.backoff_max),
+            last_message: "no attempt was made".to_owned(),
+        };
+        loop {
+            let Some(target) = self.nodes.pick(&call.tried) else {
+                call.wait().await?;
+                continue;
+            };
+            call.tried.push(target.index);
+            call.attempts += 1;
+            match timeout_at(call.attempt_deadline(), attempt(target.channel.clone())).await {
+                Ok(Ok(answer)) => {
+                    self.nodes.prefer(target.index);
+                    return Ok(answer);
+                }
+                Ok(Err(status)) => call.judge(&target, Verdict::of(&status)).await?,
+                Err(_elapsed) => call.attempt_timed_out(&target)?,
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    /// When the attempt that begins now must end. A write is given all the time there is, since giving it up early would
+    /// make its outcome unknown; a read that hangs on one node gets a chance on another.
+    fn attempt_deadline(&self) -> Instant {
+        match self.kind {
+            Kind::Write => self.deadline,
+            Kind::Read => {
+                let now = Instant::now();
+                let half = self.deadline.saturating_duration_since(now) / 2;
+                (now + half.max(READ_ATTEMPT_MIN)).min(self.deadline)
+            }
+        }
+    }
+
+    /// Decides about a failed attempt: returns if there may be another one.
+    async fn judge(&mut self, target: &Target, verdict: Verdict) -> Result<(), Error> {
+        let message = format!("{}: {}", target.authority, verdict.message);
+        // Whatever becomes of this call: the next one goes where the answer pointed, or past a node that could not answer.
+        if verdict.next == Next::OtherNode {
+            self.client.nodes.avoid(target.index);
+            self.client.nodes.follow_hint(&verdict.leader);
+        }
+        if self.kind == Kind::Write && verdict.applied == Applied::Unknown {
+            return Err(Error::Indefinite { message });
+        }
+        self.last_message = message;
+        match verdict.next {
+            Next::GiveUp => {
+                let Verdict { code, reason, message, .. } = verdict;
+                Err(Error::Refused { code, reason, message })
+            }
+            Next::Later => self.wait().await,
+            Next::OtherNode => {
+                if Instant::now() < self.deadline {
+                    Ok(())
+                } else {
+                    Err(self.unavailable())
+                }
+            }
+        }
+    }
+
+    fn attempt_timed_out(&mut self, target: &Target) -> Result<(), Error> {
+        self.client.nodes.avoid(target.index);
+        let message = format!("{}: no answer within {:?}", target.authority, self.started.elapsed());
+        if self.kind == Kind::Write {
+            return Err(Error::Indefinite { message });
+        }
+        self.last_message = message;
+        if Instant::now() < self.deadline { Ok(()) } else { Err(self.unavailable()) }
+    }
+
+    /// Waits before the next round, in which every node may be tried again.
+    async fn wait(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + self.backoff.draw();
+        if until >= self.deadline {
+            return Err(self.unavailable());
+        }
+        tokio::time::sleep_until(until).await;
+        self.tried.clear();
+        Ok(())
+    }
+
+    fn unavailable(&self) -> Error {
+        Error::Unavailable {
+            message: self.last_message.clone(),
+            attempts: self.attempts,
+            elapsed: self.started.elapsed(),
+        }
+    }
+}

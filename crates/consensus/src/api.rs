@@ -1,0 +1,386 @@
+//! What the floors above see of consensus: how a node is configured, what it can be asked, what it answers, and what
+//! it tells about itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use ringfence_types::{Index, LogId, NodeId, Rejection, Revision, Term};
+use thiserror::Error;
+
+/// How one node is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name, unique in its cluster.
+    pub name: String,
+    /// `host:port` at which peers reach this node.
+    pub advertise_peer: String,
+    /// URLs at which clients reach this node; told to every member once the node has started.
+    pub client_urls: Vec<String>,
+    /// The members that found the cluster, this one included; looked at on a fresh data directory alone.
+    pub founders: Vec<Founder>,
+    /// A secret that all members share; with it each peer connection proves on both sides that it knows the secret.
+    pub peer_secret: Option<Secret>,
+    /// The clock's settings.
+    pub timing: Timing,
+    /// Longest time between two checkpoints while writes come in.
+    pub checkpoint_interval: Duration,
+    /// How much log is kept for members that are away.
+    pub retention: Retention,
+    /// Size of one segment of the log, in bytes.
+    pub wal_segment_bytes: u64,
+    /// redb's page cache, in bytes.
+    pub store_cache_bytes: usize,
+    /// The build's version, told to clients and peers.
+    pub version: String,
+}
+
+/// One of the members that found a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    /// The member's name.
+    pub name: String,
+    /// `host:port` at which its peers reach it.
+    pub peer_address: String,
+}
+
+/// A shared secret. Never shown: its debug form hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+/// The clock's settings. All voters should run with the same ones; they may be changed by a rolling restart, since the
+/// safe age of a leader lease is computed from the smallest that the voters tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Time between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// How long a follower grants nobody else its vote after it heard from its leader, and a leader may act as the only
+    /// one after a majority answered it.
+    pub leader_lease: Duration,
+    /// A follower campaigns at a random time within this one, and no sooner than a quarter of it, after its grant ended.
+    /// At most `leader_lease`.
+    pub election_spread: Duration,
+}
+
+impl Timing {
+    /// Settings for nodes in one place: tolerates stalls of a sync below 300 ms.
+    pub const LOCAL: Timing = Timing {
+        heartbeat: Duration::from_millis(80),
+        leader_lease: Duration::from_millis(400),
+        election_spread: Duration::from_millis(400),
+    };
+
+    /// Settings for nodes far apart, or for disks that stall for a second.
+    pub const WIDE_AREA: Timing = Timing {
+        heartbeat: Duration::from_millis(300),
+        leader_lease: Duration::from_millis(2_000),
+        election_spread: Duration::from_millis(1_500),
+    };
+
+    /// The shortest leader lease that a node accepts, and what is assumed of a voter that has not told its own.
+    pub const LEADER_LEASE_MIN: Duration = Duration::from_millis(200);
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing::LOCAL
+    }
+}
+
+/// How much log is kept beyond the last checkpoint for members that are away. Beyond it they will need a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Most bytes kept.
+    pub bytes: u64,
+    /// Longest time kept.
+    pub time: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { bytes: 256 << 20, time: Duration::from_secs(600) }
+    }
+}
+
+/// Why a node does not start, or has stopped. Each is an exit code of its own.
+#[derive(Debug, Clone, Error)]
+pub enum Failure {
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The data directory belongs to another node or cluster, or a peer proved that this one does.
+    #[error("{0}")]
+    Identity(String),
+    /// The peer address cannot be listened on.
+    #[error("cannot listen for peers on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The log is damaged where it must not be.
+    #[error("{0}")]
+    LogCorrupt(String),
+    /// The state file is damaged.
+    #[error("{0}")]
+    StateCorrupt(String),
+    /// The disk refused a write, a read or a sync; a failed sync is never tried again.
+    #[error("the disk failed: {0}")]
+    Disk(String),
+    /// openraft stopped, or an invariant of the protocol does not hold: a bug, and the node must not go on.
+    #[error("consensus stopped: {0}")]
+    Consensus(String),
+}
+
+/// Why a write was not answered with an outcome. Whether it may have happened is the point of each variant.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum ProposeError {
+    /// No leader is known. Not applied.
+    #[error("no leader is known")]
+    NoLeader {
+        /// Since when this node is read-only, if it is.
+        read_only: Option<ReadOnly>,
+    },
+    /// This node leads, but its leader lease has run out: it cannot reach a majority. Not applied.
+    #[error("the leader lease has run out: {0}")]
+    NoLease(ReadOnly),
+    /// The node is starting, stopping, or handing its leadership over. Not applied.
+    #[error("{0}")]
+    NotReady(String),
+    /// Too many writes wait already. Not applied.
+    #[error("too many writes wait: {0}")]
+    Overloaded(String),
+    /// The command is larger than an entry may be. Not applied.
+    #[error("the request is too large: {size} bytes, at most {max}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// The deadline passed before the write was handed to Raft. Not applied.
+    #[error("the deadline passed before the write was proposed")]
+    DeadlineBefore,
+    /// The deadline passed after the write was handed to Raft. Unknown.
+    #[error("the deadline passed while the write was under way")]
+    DeadlineAfter,
+    /// The leadership changed while the write was under way. Unknown.
+    #[error("the leadership was lost while the write was under way")]
+    LeadershipLost,
+    /// The connection to the leader broke while the write was under way. Unknown.
+    #[error("the connection to the leader broke while the write was under way")]
+    ForwardBroken,
+    /// The node failed while the write was under way. Unknown.
+    #[error("the node stopped while the write was under way: {0}")]
+    Stopped(String),
+}
+
+impl ProposeError {
+    /// Whether the write is surely not applied.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        match self {
+            ProposeError::NoLeader { .. }
+            | ProposeError::NoLease(_)
+            | ProposeError::NotReady(_)
+            | ProposeError::Overloaded(_)
+            | ProposeError::TooLarge { .. }
+            | ProposeError::DeadlineBefore => true,
+            ProposeError::DeadlineAfter
+            | ProposeError::LeadershipLost
+            | ProposeError::ForwardBroken
+            | ProposeError::Stopped(_) => false,
+        }
+    }
+}
+
+/// Why a read was not answered. A read changes nothing, so each may be tried again.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum BarrierError {
+    /// No leader is known.
+    #[error("no leader is known")]
+    NoLeader {
+        /// Since when this node is read-only, if it is.
+        read_only: Option<ReadOnly>,
+    },
+    /// No majority answered.
+    #[error("no majority of the voters answers: {0}")]
+    NoQuorum(ReadOnly),
+    /// The node is starting or stopping.
+    #[error("{0}")]
+    NotReady(String),
+    /// Too many reads wait already.
+    #[error("too many reads wait: {0}")]
+    Overloaded(String),
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// The revision asked for does not exist yet, and did not come to exist before the deadline.
+    #[error("{0}")]
+    Rejected(Rejection),
+}
+
+/// That a node refuses writes, since when and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadOnly {
+    /// How long ago it began.
+    pub since: Duration,
+    /// The reason, in plain words.
+    pub reason: String,
+}
+
+impl fmt::Display for ReadOnly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "read-only since {:.1} s: {}", self.since.as_secs_f64(), self.reason)
+    }
+}
+
+/// Why leadership was not handed over. It may still change hands after `Timeout`.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum TransferError {
+    /// This node does not lead.
+    #[error("this node is not the leader")]
+    NotLeader,
+    /// The target is no voter, or is this node itself.
+    #[error("node {0} is no other voter of this cluster")]
+    BadTarget(NodeId),
+    /// The target lags or is silent.
+    #[error("node {target} cannot take over: {reason}")]
+    NotReady {
+        /// The target.
+        target: NodeId,
+        /// What it lacks.
+        reason: String,
+    },
+    /// No new leader was seen in time.
+    #[error("node {0} did not take over in time")]
+    Timeout(NodeId),
+}
+
+/// A node's part in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It leads.
+    Leader,
+    /// It follows.
+    Follower,
+    /// It campaigns.
+    Candidate,
+    /// It follows without a vote.
+    Learner,
+}
+
+impl Role {
+    /// The role in one word, as it is shown to people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+        }
+    }
+}
+
+/// What a node tells about itself at one moment.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The cluster's number; 0 until the cluster has formed.
+    pub cluster_id: u64,
+    /// This node's number.
+    pub node: NodeId,
+    /// This node's name.
+    pub name: String,
+    /// The build's version.
+    pub version: String,
+    /// Its part in Raft.
+    pub role: Role,
+    /// The leader that it knows and has heard from within the leader lease.
+    pub leader: Option<NodeId>,
+    /// The current term.
+    pub term: Term,
+    /// The last entry in its log.
+    pub last_log: Option<Index>,
+    /// The last entry that it knows to be committed.
+    pub committed: Option<Index>,
+    /// The last entry applied.
+    pub applied: Option<LogId>,
+    /// The store's revision.
+    pub revision: Revision,
+    /// The last entry that the state file holds.
+    pub checkpointed: Option<LogId>,
+    /// The last entry dropped from the log.
+    pub purged: Option<Index>,
+    /// Set while the node refuses writes.
+    pub read_only: Option<ReadOnly>,
+    /// What is left of the leader lease; on a leader alone, and only while it holds.
+    pub leader_lease_left: Option<Duration>,
+    /// The members in the configuration in force.
+    pub members: Vec<MemberStatus>,
+    /// Leaders seen since the process started.
+    pub leader_changes: u64,
+    /// Counters of proposals.
+    pub proposals: ProposalCounts,
+    /// Bytes of the state file.
+    pub state_file_bytes: u64,
+    /// Bytes of it in use.
+    pub state_in_use_bytes: u64,
+    /// Bytes of rows that wait in memory for a checkpoint.
+    pub head_bytes: u64,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+    /// Time that syncs of the log took.
+    pub log_sync: Histogram,
+    /// Time that checkpoints took.
+    pub checkpoint: Histogram,
+    /// Time that writes of this node spent, from proposal to answer.
+    pub propose: Histogram,
+}
+
+/// What a node knows of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// `host:port` at which peers reach it.
+    pub peer_address: String,
+    /// Whether it votes.
+    pub is_voter: bool,
+    /// On a leader: the last entry known to be in its log.
+    pub matched: Option<Index>,
+    /// On a leader: how long ago the newest message that it answered was sent.
+    pub answered_ago: Option<Duration>,
+    /// Whether the log no longer holds what this member needs: it waits for a snapshot.
+    pub behind_retention: bool,
+}
+
+/// Counters of the writes that this node proposed, since its process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProposalCounts {
+    /// Waiting now.
+    pub pending: u64,
+    /// Answered with an outcome.
+    pub answered: u64,
+    /// Ended without an outcome.
+    pub failed: u64,
+}
+
+/// A histogram of durations with buckets of powers of two, as Prometheus wants it: cumulative counts at upper bounds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Histogram {
+    /// Upper bounds in seconds, with the number of samples at or below each.
+    pub buckets: Vec<(f64, u64)>,
+    /// Number of samples.
+    pub count: u64,
+    /// Sum of all samples in seconds.
+    pub sum_seconds: f64,
+}

@@ -1,0 +1,127 @@
+//! Housekeeping without a pause: checkpoints, and the log that they make superfluous.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_types::Index;
+
+use crate::api::Retention;
+use crate::failures::Failures;
+use crate::measure::Recorder;
+use crate::raft::gate::Gate;
+use crate::raft::log_store::LogStore;
+use crate::raft::state_machine::{Shelf, failure_of};
+use crate::raft::types::Raft;
+use crate::rt;
+
+/// Log that is superfluous is dropped in steps of at least this many entries: a purge is a record, too.
+const PURGE_STEP: u64 = 1_000;
+/// How often the log's end is noted, to tell the age of entries later.
+const AGE_STEP: Duration = Duration::from_secs(5);
+
+/// What housekeeping works on.
+pub(crate) struct Housekeeper {
+    pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) failures: Failures,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) retention: Retention,
+    pub(crate) checkpoint_time: Arc<Recorder>,
+}
+
+impl Housekeeper {
+    /// Works for ever, or until the node fails.
+    pub(crate) async fn run(self) {
+        let mut ages = Ages::default();
+        loop {
+            let wanted = self.shelf.checkpoint_wanted.notified();
+            let by_size = rt::timeout(self.checkpoint_interval, wanted).await.is_some();
+            let due = by_size || self.shelf.store.head_bytes() > 0;
+            if due && !self.checkpoint().await {
+                return;
+            }
+            ages.note(self.log.log().last_index());
+            self.purge(&ages).await;
+            self.shelf.tidy();
+        }
+    }
+
+    /// One checkpoint, told to openraft as a snapshot. False when the node has failed.
+    async fn checkpoint(&self) -> bool {
+        let done = checkpoint(&self.shelf, &self.gate, &self.failures, &self.checkpoint_time).await;
+        // openraft purges only what a snapshot covers; this one is a position, no file.
+        done && self.raft.trigger().snapshot().await.is_ok()
+    }
+
+    async fn purge(&self, ages: &Ages) {
+        let log = self.log.log();
+        let (Some(bound), Some(first)) = (self.gate.purge_bound(), log.first_index()) else { return };
+        let by_bytes = log.purge_to_fit(self.retention.bytes);
+        let by_time = ages.last_before(self.retention.time);
+        let Some(superfluous) = by_bytes.max(by_time) else { return };
+        let through = superfluous.min(bound.0);
+        if through >= first + PURGE_STEP {
+            drop(self.raft.trigger().purge_log(through).await);
+        }
+    }
+}
+
+/// One checkpoint, off the executor's threads. False when it failed, which is final.
+pub(crate) async fn checkpoint(
+    shelf: &Arc<Shelf>,
+    gate: &Gate,
+    failures: &Failures,
+    time: &Recorder,
+) -> bool {
+    let started = rt::now();
+    let store = shelf.store.clone();
+    let done = rt::blocking(move || store.checkpoint()).await;
+    shelf.room.notify_waiters();
+    match done {
+        Ok(Ok(Some(position))) => {
+            if let Some(log_id) = position.log_id {
+                gate.note_checkpoint(Index(log_id.index.0));
+            }
+            time.record(rt::since(started));
+            true
+        }
+        Ok(Ok(None)) => true,
+        Ok(Err(error)) => {
+            failures.report(failure_of(&error));
+            false
+        }
+        Err(error) => {
+            failures.report(crate::api::Failure::Consensus(format!("the checkpoint's task: {error}")));
+            false
+        }
+    }
+}
+
+/// Where the log ended at moments of the past.
+#[derive(Debug, Default)]
+struct Ages(VecDeque<(rt::Instant, u64)>);
+
+impl Ages {
+    /// Most moments kept; the oldest are forgotten, which keeps entries longer and never shorter.
+    const MOMENTS_MAX: usize = 4096;
+
+    fn note(&mut self, last: Option<u64>) {
+        let Some(last) = last else { return };
+        if self.0.back().is_some_and(|(at, _)| rt::since(*at) < AGE_STEP) {
+            return;
+        }
+        if self.0.len() == Self::MOMENTS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((rt::now(), last));
+    }
+
+    /// The last entry that is surely older than `age`.
+    fn last_before(&self, age: Duration) -> Option<u64> {
+        let older = self.0.iter().rev().find(|(at, _)| rt::since(*at) >= age);
+        older.map(|(_, last)| *last)
+    }
+}

@@ -1,0 +1,47 @@
+//! The peers' transport: from byte streams ([`Network`]) over frames and the handshake to the four channels between two
+//! members. A simulator replaces [`Network`] alone; frames, handshake and channels are the real ones there too.
+
+mod frame;
+mod handshake;
+mod links;
+mod mux;
+mod pipeline;
+mod raft_network;
+mod serve;
+mod serve_append;
+mod serve_forward;
+mod serve_snapshot;
+mod snapshot;
+mod tcp;
+
+use std::fmt;
+use std::io;
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(crate) use handshake::{Local, PeerBook};
+pub(crate) use links::{Links, Patience};
+pub(crate) use mux::CallError;
+pub(crate) use raft_network::PeerNetworkFactory;
+pub(crate) use serve::{Door, serve_peers};
+pub use tcp::TcpNetwork;
+
+/// Ordered byte streams between members.
+pub trait Network: fmt::Debug + Send + Sync + 'static {
+    /// Opens a stream to `address` (`host:port`).
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Connection>>;
+
+    /// The next stream that somebody opened to this node.
+    fn accept(&self) -> BoxFuture<'_, io::Result<Connection>>;
+}
+
+/// One ordered byte stream in each direction.
+pub struct Connection {
+    /// What the other side writes.
+    pub reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    /// What the other side reads.
+    pub writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    /// Whom the network says the other side is, for messages to people.
+    pub remote: String,
+}

@@ -1,0 +1,118 @@
+//! The answering side of the snapshot channel: writes the chunks to a file of the state machine's disk and has openraft
+//! install it.
+
+use std::io;
+use std::sync::Arc;
+
+use ringfence_disk::{File, Open};
+use ringfence_proto::peers::{
+    SnapshotBegin, SnapshotChunk, SnapshotReply, SnapshotRequest, snapshot_reply, snapshot_request,
+};
+use ringfence_types::limits;
+
+use super::handshake::Session;
+use super::serve::Door;
+use crate::raft::codec;
+use crate::raft::state_machine::{SnapshotFile, SnapshotHandle};
+use crate::raft::types::{RaftVote, TypeConfig};
+use crate::rt;
+
+/// A file that is being received.
+struct Incoming {
+    begin: SnapshotBegin,
+    name: String,
+    file: Arc<dyn File>,
+    offset: u64,
+}
+
+pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> {
+    let Session { mut reader, mut writer, .. } = session;
+    let mut incoming = None;
+    while let Some(request) = reader.next::<SnapshotRequest>().await? {
+        let answered = match request.body {
+            Some(snapshot_request::Body::Begin(begin)) => open(door, begin).map(|opened| {
+                let offset = opened.offset;
+                incoming = Some(opened);
+                snapshot_reply::Body::Offset(offset)
+            }),
+            Some(snapshot_request::Body::Chunk(chunk)) => match &mut incoming {
+                Some(incoming) => write(incoming, chunk).await.map(snapshot_reply::Body::Offset),
+                None => Err(io::Error::other("a chunk before the beginning")),
+            },
+            Some(snapshot_request::Body::End(end)) => match incoming.take() {
+                Some(incoming) => {
+                    let vote = codec::required_vote(end.vote.as_ref())?;
+                    install(door, incoming, vote).await
+                }
+                None => Err(io::Error::other("an end before the beginning")),
+            },
+            None => Err(io::Error::other("an empty message")),
+        };
+        let body = answered.unwrap_or_else(|error| snapshot_reply::Body::Error(error.to_string()));
+        writer.send(&SnapshotReply { body: Some(body) }).await?;
+    }
+    Ok(())
+}
+
+/// Opens the file that a transfer goes to; one of the same number goes on where it broke.
+fn open(door: &Door, begin: SnapshotBegin) -> io::Result<Incoming> {
+    let disk = door.shelf.disk();
+    let name = format!("incoming-{:016x}.snapshot", begin.file_id);
+    let stale = disk.list()?.into_iter().filter(|other| other.starts_with("incoming-") && *other != name);
+    for other in stale {
+        disk.remove(&other)?;
+    }
+    if disk.free_bytes()? < begin.bytes {
+        return Err(io::Error::other(format!("no room for a snapshot of {} bytes", begin.bytes)));
+    }
+    let file = disk.open(&name, Open::Any)?;
+    // Files of an earlier process are gone since the start; the last chunk may have been written in part.
+    let chunk = limits::SNAPSHOT_CHUNK_BYTES as u64;
+    let offset = (file.len()?.min(begin.bytes) / chunk).saturating_sub(1) * chunk;
+    Ok(Incoming { offset, begin, name, file })
+}
+
+async fn write(incoming: &mut Incoming, chunk: SnapshotChunk) -> io::Result<u64> {
+    let end = chunk.offset + chunk.data.len() as u64;
+    if chunk.offset != incoming.offset || end > incoming.begin.bytes {
+        return Err(io::Error::other(format!("chunk at {}, expected {}", chunk.offset, incoming.offset)));
+    }
+    if crc32c::crc32c(&chunk.data) != chunk.crc {
+        return Err(io::Error::other(format!("the chunk at {} is damaged", chunk.offset)));
+    }
+    let file = incoming.file.clone();
+    rt::blocking(move || file.write_all_at(&chunk.data, chunk.offset)).await.and_then(|written| written)?;
+    incoming.offset = end;
+    Ok(end)
+}
+
+async fn install(door: &Door, incoming: Incoming, vote: RaftVote) -> io::Result<snapshot_reply::Body> {
+    let Incoming { begin, name, file, offset } = incoming;
+    if offset != begin.bytes {
+        return Err(io::Error::other(format!("{offset} of {} bytes have arrived", begin.bytes)));
+    }
+    let syncing = file.clone();
+    rt::blocking(move || syncing.sync_data()).await.and_then(|synced| synced)?;
+    // A damaged file is an answer to the sender here; found by openraft's install, it would end this node.
+    let (disk, checked) = (door.shelf.disk().clone(), name.clone());
+    let check = move || ringfence_store::snapshot_file::inspect(disk.as_ref(), &checked);
+    if let Err(error) = rt::blocking(check).await? {
+        door.shelf.disk().remove(&name)?;
+        return Err(io::Error::other(format!("the snapshot that arrived is not whole: {error}")));
+    }
+    let meta = openraft::alias::SnapshotMetaOf::<TypeConfig> {
+        last_log_id: begin.last_log_id.as_ref().map(codec::log_id_from_wire),
+        last_membership: codec::stored_membership_from_wire(begin.membership.unwrap_or_default())?,
+    };
+    let received = SnapshotFile { id: begin.file_id, name, bytes: begin.bytes, file, meta: meta.clone() };
+    let snapshot = SnapshotHandle { file: Some(Arc::new(received)) };
+    let response = door
+        .raft
+        .install_full_snapshot(
+            vote,
+            openraft::alias::SnapshotOf::<TypeConfig, SnapshotHandle> { meta, snapshot },
+        )
+        .await
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(snapshot_reply::Body::Installed(codec::vote_to_wire(&response.vote)))
+}

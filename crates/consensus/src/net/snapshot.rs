@@ -1,0 +1,113 @@
+//! The sending side of the snapshot channel: a file in chunks with offsets and checksums, resumed where it broke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{NetworkError, StreamingError, Unreachable};
+use openraft::raft::SnapshotResponse;
+use ringfence_proto::peers::{self as wire, Channel, SnapshotReply, snapshot_reply, snapshot_request};
+use ringfence_types::{NodeId, limits};
+
+use super::handshake::Session;
+use super::links::Links;
+use crate::raft::codec;
+use crate::raft::state_machine::{Shelf, SnapshotFile, SnapshotHandle};
+use crate::raft::types::{RaftVote, TypeConfig};
+use crate::rt;
+
+/// A chunk unanswered for this long means that the connection is dead.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Installing a snapshot may take this long: the receiver checks the whole file.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotHandle>;
+type Failed = StreamingError<TypeConfig>;
+
+/// Sends a snapshot. A handle without a file has one made and fails: openraft's next try finds the file.
+pub(super) async fn send(
+    links: &Links,
+    shelf: &Arc<Shelf>,
+    target: NodeId,
+    address: &str,
+    vote: RaftVote,
+    snapshot: Snapshot,
+) -> Result<SnapshotResponse<TypeConfig>, Failed> {
+    let Some(file) = snapshot.snapshot.file.clone() else {
+        tracing::info!("node {target} needs a snapshot: its entries are no longer in the log");
+        shelf.make_file().await.map_err(|error| failed(&error.to_string()))?;
+        return Err(failed("the snapshot's file had to be made first"));
+    };
+    let _pinned = shelf.pin(&file);
+    let opening = super::mux::open(links.network.as_ref(), &links.local, Channel::Snapshot, target, address);
+    let mut session = opening.await.map_err(|error| unreachable(&error.to_string()))?;
+    let begin = wire::SnapshotBegin {
+        vote: Some(codec::vote_to_wire(&vote)),
+        last_log_id: snapshot.meta.last_log_id.as_ref().map(codec::log_id_to_wire),
+        membership: Some(codec::stored_membership_to_wire(&snapshot.meta.last_membership)),
+        file_id: file.id,
+        bytes: file.bytes,
+    };
+    let offset = expect_offset(ask(&mut session, snapshot_request::Body::Begin(begin), SILENCE).await?)?;
+    tracing::info!("sending a snapshot of {} bytes to node {target}, from byte {offset} on", file.bytes);
+    send_chunks(&mut session, &file, offset).await?;
+    let end = wire::SnapshotEnd { vote: Some(codec::vote_to_wire(&vote)) };
+    match ask(&mut session, snapshot_request::Body::End(end), INSTALL_TIMEOUT).await? {
+        snapshot_reply::Body::Installed(vote) => {
+            tracing::info!("node {target} has installed the snapshot");
+            Ok(SnapshotResponse { vote: codec::vote_from_wire(&vote) })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+async fn send_chunks(session: &mut Session, file: &Arc<SnapshotFile>, mut offset: u64) -> Result<(), Failed> {
+    while offset < file.bytes {
+        let length = (file.bytes - offset).min(limits::SNAPSHOT_CHUNK_BYTES as u64) as usize;
+        let source = file.clone();
+        let read = move || {
+            let mut data = vec![0; length];
+            source.file.read_exact_at(&mut data, offset).map(|()| data)
+        };
+        let data =
+            rt::blocking(read).await.and_then(|read| read).map_err(|error| failed(&error.to_string()))?;
+        let crc = crc32c::crc32c(&data);
+        let chunk = wire::SnapshotChunk { offset, data: data.into(), crc };
+        offset = expect_offset(ask(session, snapshot_request::Body::Chunk(chunk), SILENCE).await?)?;
+    }
+    Ok(())
+}
+
+async fn ask(
+    session: &mut Session,
+    body: snapshot_request::Body,
+    patience: Duration,
+) -> Result<snapshot_reply::Body, Failed> {
+    let asking = async {
+        session.writer.send(&wire::SnapshotRequest { body: Some(body) }).await?;
+        session.reader.expect::<SnapshotReply>().await
+    };
+    let reply = rt::timeout(patience, asking).await.ok_or_else(|| failed("the peer is silent"))?;
+    reply.map_err(|error| failed(&error.to_string()))?.body.ok_or_else(|| failed("an empty answer"))
+}
+
+fn expect_offset(body: snapshot_reply::Body) -> Result<u64, Failed> {
+    match body {
+        snapshot_reply::Body::Offset(offset) => Ok(offset),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(body: &snapshot_reply::Body) -> Failed {
+    match body {
+        snapshot_reply::Body::Error(reason) => unreachable(reason),
+        _ => unreachable("the answer does not fit the question"),
+    }
+}
+
+fn failed(reason: &str) -> Failed {
+    StreamingError::Network(NetworkError::from_string(reason))
+}
+
+fn unreachable(reason: &str) -> Failed {
+    StreamingError::Unreachable(Unreachable::from_string(reason))
+}

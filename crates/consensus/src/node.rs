@@ -1,0 +1,609 @@
+//! A node: all parts of consensus put together, and the verbs that the floors above know.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use ringfence_disk::{Disk, File};
+use ringfence_store::{SnapshotMeta, Store, View};
+use ringfence_types::{Command, Freshness, Member, NodeId, Outcome, Rejection, Revision, Term, limits};
+use ringfence_wal::Log;
+
+use crate::api::{BarrierError, Config, Failure, ProposeError, Role, Timing, TransferError};
+use crate::authority::{Authority, Standing};
+use crate::failures::Failures;
+use crate::identity::{Found, Identity};
+use crate::maintenance::Housekeeper;
+use crate::measure::Recorder;
+use crate::net::{Door, Links, Local, Network, PeerBook, PeerNetworkFactory, serve_peers};
+use crate::propose::{self, Proposer};
+use crate::raft::gate::Gate;
+use crate::raft::log_store::{self, LogStore};
+use crate::raft::state_machine::{self, Shelf, StateMachine};
+use crate::raft::types::{Raft, log_id_from_raft, log_id_to_raft};
+use crate::read::{self, Oracle, Reads};
+use crate::{founding, maintenance, recovery, rt, watchdog};
+
+/// Pause between two looks at a state that has no other sign.
+const LOOK: Duration = Duration::from_millis(10);
+/// A successor may lag behind the leader's log by this many entries: it catches up within a heartbeat.
+const SUCCESSOR_LAG_MAX: u64 = 1_000;
+/// How long a planned stop tries to hand leadership over.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A running node. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Node(pub(crate) Arc<Parts>);
+
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) links: Arc<Links>,
+    proposer: Proposer,
+    reads: Reads,
+    failures: Failures,
+    started: rt::Instant,
+    pub(crate) checkpoint_time: Arc<Recorder>,
+    quarantine: Arc<AtomicBool>,
+    stopping: AtomicBool,
+}
+
+/// A snapshot of the whole state in a file of its own, which is removed when this is dropped.
+pub struct SnapshotFile {
+    /// What it holds.
+    pub meta: SnapshotMeta,
+    /// Its bytes.
+    pub file: Arc<dyn File>,
+    name: String,
+    shelf: Arc<Shelf>,
+}
+
+impl Drop for SnapshotFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.shelf.disk().remove(&self.name) {
+            tracing::warn!("the snapshot file {} stays: {error}", self.name);
+        }
+    }
+}
+
+/// What lies in a data directory.
+struct Opened {
+    identity: Arc<Identity>,
+    log: LogStore,
+    shelf: Arc<Shelf>,
+    gate: Arc<Gate>,
+    has_vote: bool,
+}
+
+impl Node {
+    /// Opens the data directory on `disk`, joins the cluster over `network`, and runs until [`Node::shutdown`] or a
+    /// failure. Returns as soon as reads of the local state can be served.
+    ///
+    /// # Errors
+    /// Whatever makes a start impossible; each kind is an exit code of its own.
+    pub async fn start(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        network: Arc<dyn Network>,
+    ) -> Result<Node, Failure> {
+        check(&config)?;
+        let started = rt::now();
+        let failures = Failures::new();
+        let opened = {
+            let (config, failures) = (config.clone(), failures.clone());
+            let opening = rt::blocking(move || open(&config, disk, failures)).await;
+            opening.map_err(|error| Failure::Consensus(format!("opening the data directory: {error}")))??
+        };
+        let local = Arc::new(Local {
+            identity: opened.identity.clone(),
+            version: config.version.clone(),
+            leader_lease: config.timing.leader_lease,
+            secret: config.peer_secret.clone(),
+            peers: PeerBook::default(),
+        });
+        let links = Arc::new(Links::new(network.clone(), local.clone()));
+        if let Err(error) = recovery::warm(&opened.log, &opened.shelf.store).await {
+            tracing::debug!("reading ahead of the replay: {error}");
+        }
+        let raft = start_raft(&config, &opened, links.clone()).await?;
+        let authority = Arc::new(Authority::new(opened.identity.node_id(), config.timing));
+        let (reads, questions) = Reads::new();
+        let (proposer, writes) = Proposer::new(authority.clone());
+        let node = Node(Arc::new(Parts {
+            config,
+            identity: opened.identity,
+            raft,
+            log: opened.log,
+            shelf: opened.shelf,
+            gate: opened.gate,
+            authority,
+            links,
+            proposer,
+            reads,
+            failures,
+            started,
+            checkpoint_time: Arc::default(),
+            quarantine: Arc::new(AtomicBool::new(opened.has_vote)),
+            stopping: AtomicBool::new(false),
+        }));
+        node.start_tasks(network, local, questions, writes);
+        Ok(node)
+    }
+
+    fn start_tasks(
+        &self,
+        network: Arc<dyn Network>,
+        local: Arc<Local>,
+        questions: tokio::sync::mpsc::Receiver<read::Question>,
+        writes: tokio::sync::mpsc::Receiver<propose::Waiting>,
+    ) {
+        let parts = &self.0;
+        rt::spawn(parts.authority.clone().follow(parts.raft.clone(), local.clone()));
+        let oracle = Oracle {
+            raft: parts.raft.clone(),
+            authority: parts.authority.clone(),
+            links: parts.links.clone(),
+            local: local.clone(),
+        };
+        rt::spawn(read::serve(oracle, questions));
+        rt::spawn(propose::serve(parts.raft.clone(), parts.authority.clone(), writes));
+        let door = Door {
+            local,
+            raft: parts.raft.clone(),
+            shelf: parts.shelf.clone(),
+            authority: parts.authority.clone(),
+            proposer: parts.proposer.clone(),
+            reads: parts.reads.clone(),
+            quarantine: parts.quarantine.clone(),
+        };
+        rt::spawn(serve_peers(network, Arc::new(door)));
+        let housekeeper = Housekeeper {
+            raft: parts.raft.clone(),
+            log: parts.log.clone(),
+            shelf: parts.shelf.clone(),
+            gate: parts.gate.clone(),
+            failures: parts.failures.clone(),
+            checkpoint_interval: parts.config.checkpoint_interval,
+            retention: parts.config.retention,
+            checkpoint_time: parts.checkpoint_time.clone(),
+        };
+        rt::spawn(housekeeper.run());
+        rt::spawn(watchdog::watch_core(self.clone(), parts.raft.clone(), parts.failures.clone()));
+        let timing = parts.config.timing;
+        rt::spawn(watchdog::watch_disk(self.clone(), parts.log.clone(), timing, parts.failures.clone()));
+        rt::spawn(self.clone().leave_quarantine());
+        rt::spawn(self.clone().join());
+    }
+
+    /// A lease that this node granted before its start may still run: until it is over, this node neither votes nor
+    /// campaigns. A sole voter granted a lease to nobody but itself.
+    async fn leave_quarantine(self) {
+        let parts = &self.0;
+        let voters = parts.raft.metrics().borrow_watched().membership_config.membership().voter_ids().count();
+        if parts.quarantine.load(Ordering::Acquire) && voters > 1 {
+            let lease = parts.config.timing.leader_lease;
+            // Counted from the start of the process: the lease was granted by an earlier one.
+            rt::sleep_until(parts.started + lease + lease / 4).await;
+        }
+        parts.quarantine.store(false, Ordering::Release);
+        parts.raft.runtime_config().elect(true);
+    }
+
+    /// Founds the cluster if need be, then tells everybody where clients reach this node.
+    async fn join(self) {
+        let parts = &self.0;
+        let founded =
+            founding::found(&parts.raft, &parts.identity, &parts.links, &parts.config.founders).await;
+        if let Err(failure) = founded {
+            return parts.failures.report(failure);
+        }
+        while !self.is_stopping() {
+            let Some(member) = self.own_member() else {
+                rt::sleep(LOOK * 5).await;
+                continue;
+            };
+            if self.view().members().contains(&member) {
+                return;
+            }
+            let deadline = rt::now() + limits::REQUEST_TIMEOUT;
+            match self.propose(&Command::PublishMember(member), deadline).await {
+                // Applied where it was proposed; here it will be soon.
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!("publishing this node's addresses: {error}");
+                    rt::sleep(LOOK * 10).await;
+                }
+            }
+        }
+    }
+
+    /// This node as clients are told of it; none before it knows its membership.
+    fn own_member(&self) -> Option<Member> {
+        let standing = self.0.authority.standing();
+        let member = standing.members.get(&self.node_id())?;
+        Some(Member {
+            id: self.node_id(),
+            name: member.name.clone(),
+            peer_urls: vec![format!("http://{}", member.address)],
+            client_urls: self.0.config.client_urls.clone(),
+        })
+    }
+
+    /// Proposes a command wherever the leader is, and waits until this attempt's outcome is known.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: each variant says whether the write may have happened.
+    pub async fn propose(&self, command: &Command, deadline: rt::Instant) -> Result<Outcome, ProposeError> {
+        if self.is_stopping() {
+            return Err(ProposeError::NotReady("the node is stopping".to_owned()));
+        }
+        let parts = &self.0;
+        let sealed = ringfence_proto::command::encode(command);
+        propose::propose(&parts.proposer, &parts.authority, &parts.links, sealed, deadline).await
+    }
+
+    /// Waits until the local state is as fresh as asked, and returns a view of it.
+    ///
+    /// # Errors
+    /// See [`BarrierError`]. A read changes nothing and may always be tried again.
+    pub async fn read_barrier(
+        &self,
+        freshness: Freshness,
+        deadline: rt::Instant,
+    ) -> Result<View, BarrierError> {
+        let quorum_round = match freshness {
+            Freshness::Any => return Ok(self.view()),
+            Freshness::Revision(revision) => return self.wait_revision(revision, deadline).await,
+            Freshness::Quorum => true,
+            // An answer of this very moment is younger than any age.
+            Freshness::Linearizable | Freshness::MaxAge(_) => false,
+        };
+        let barrier = async {
+            loop {
+                match self.0.reads.ask(quorum_round).await {
+                    Ok(index) => break Ok(index),
+                    Err(BarrierError::NoLeader { read_only: None } | BarrierError::NotReady(_))
+                        if !self.is_stopping() =>
+                    {
+                        // An election is on its way, or its news.
+                        rt::sleep(LOOK).await;
+                    }
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        let reading = async {
+            self.0.shelf.wait_applied(barrier.await?).await;
+            Ok(self.view())
+        };
+        rt::timeout_at(deadline, reading).await.unwrap_or(Err(BarrierError::Deadline))
+    }
+
+    async fn wait_revision(&self, revision: Revision, deadline: rt::Instant) -> Result<View, BarrierError> {
+        let mut applied = self.0.shelf.applied();
+        let waiting = async {
+            loop {
+                let view = self.view();
+                if view.revision() >= revision {
+                    return Ok(view);
+                }
+                applied
+                    .changed()
+                    .await
+                    .map_err(|_| BarrierError::NotReady("the node is stopping".to_owned()))?;
+            }
+        };
+        match rt::timeout_at(deadline, waiting).await {
+            Some(result) => result,
+            None => {
+                Err(BarrierError::Rejected(Rejection::FutureRevision { current: self.view().revision() }))
+            }
+        }
+    }
+
+    /// The newest local state, as old as it may be.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.0.shelf.store.view()
+    }
+
+    /// The cluster's number; 0 until it has been founded.
+    #[must_use]
+    pub fn cluster_id(&self) -> u64 {
+        self.0.identity.cluster_id()
+    }
+
+    /// This node's number.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.0.identity.node_id()
+    }
+
+    /// The current Raft term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        Term(self.0.raft.server_metrics().borrow_watched().vote.leader_id.term)
+    }
+
+    /// The leader that this node knows and has heard from lately; itself only while its leader lease holds.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.0.authority.standing().leader
+    }
+
+    /// Whether a planned stop is under way.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether linearizable work can be done here now, and if not, why.
+    ///
+    /// # Errors
+    /// The reason, in plain words.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.is_stopping() {
+            return Err("the node is stopping".to_owned());
+        }
+        if let Some(failure) = self.0.failures.first() {
+            return Err(failure.to_string());
+        }
+        if let Some(read_only) = self.0.authority.read_only() {
+            return Err(read_only.to_string());
+        }
+        match self.leader() {
+            Some(_) => Ok(()),
+            None => Err("no leader is known yet".to_owned()),
+        }
+    }
+
+    /// Hands leadership to `to`, or to the voter that is best prepared. Returns the new leader, once it serves.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub async fn transfer_leadership(
+        &self,
+        to: Option<NodeId>,
+        deadline: rt::Instant,
+    ) -> Result<NodeId, TransferError> {
+        let target = self.hand_over(to, deadline).await?;
+        // The others hear of a new leader before it has its lease: an answer to a read says that it has.
+        match self.read_barrier(Freshness::Linearizable, deadline).await {
+            Ok(_) => Ok(target),
+            Err(_) => Err(TransferError::Timeout(target)),
+        }
+    }
+
+    /// Hands leadership over, and waits until this node has heard of the new leader.
+    async fn hand_over(&self, to: Option<NodeId>, deadline: rt::Instant) -> Result<NodeId, TransferError> {
+        let target = self.successor(to)?;
+        let mut standing = self.0.authority.subscribe();
+        self.0.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
+        let taken = standing.wait_for(|standing| standing.leader == Some(target));
+        match rt::timeout_at(deadline, taken).await {
+            Some(Ok(_)) => Ok(target),
+            _ => Err(TransferError::Timeout(target)),
+        }
+    }
+
+    /// Who may take over: openraft itself checks nothing (reference: openraft, section 3.8).
+    fn successor(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        let standing: Standing = self.0.authority.standing().clone();
+        if standing.role != Role::Leader || standing.leader != Some(self.node_id()) {
+            return Err(TransferError::NotLeader);
+        }
+        let others = standing.members.iter().filter(|(id, member)| member.is_voter && **id != self.node_id());
+        let others: Vec<NodeId> = others.map(|(id, _)| *id).collect();
+        match to {
+            Some(to) if !others.contains(&to) => Err(TransferError::BadTarget(to)),
+            Some(to) => self.check_successor(to).map(|_| to),
+            None => {
+                let fit = others.iter().filter_map(|id| Some((self.check_successor(*id).ok()?, *id)));
+                fit.max().map(|(_, id)| id).ok_or(TransferError::NotReady {
+                    target: others.first().copied().unwrap_or(self.node_id()),
+                    reason: "no other voter answers and is close enough".to_owned(),
+                })
+            }
+        }
+    }
+
+    /// The last entry that a successor is known to have, if it can take over.
+    fn check_successor(&self, target: NodeId) -> Result<u64, TransferError> {
+        let not_ready = |reason: String| Err(TransferError::NotReady { target, reason });
+        let metrics = self.0.raft.metrics().borrow_watched().clone();
+        let answered = metrics.heartbeat.as_ref().and_then(|beats| beats.get(&target.0).copied().flatten());
+        let age = answered.map(|answered| rt::since(*answered));
+        if age.is_none_or(|age| age > self.0.config.timing.leader_lease) {
+            return not_ready("it does not answer".to_owned());
+        }
+        let matched = metrics.replication.as_ref().and_then(|peers| peers.get(&target.0).copied().flatten());
+        let matched = matched.map_or(0, |matched| matched.index());
+        let lag = metrics.last_log_index.unwrap_or(0).saturating_sub(matched);
+        if lag > SUCCESSOR_LAG_MAX {
+            return not_ready(format!("it lags behind by {lag} entries"));
+        }
+        Ok(matched)
+    }
+
+    /// Writes a snapshot of the newest local state to a file.
+    ///
+    /// # Errors
+    /// As the disk's, and when the state does not match its running hash.
+    pub async fn write_snapshot(&self) -> Result<SnapshotFile, Failure> {
+        let shelf = self.0.shelf.clone();
+        let (_, name) = shelf.new_name("saved");
+        let writing = move || {
+            let meta =
+                shelf.store.write_snapshot(&name).map_err(|error| state_machine::failure_of(&error))?;
+            let opened = shelf.disk().open(&name, ringfence_disk::Open::Existing);
+            let file = opened.map_err(|error| Failure::Disk(error.to_string()))?;
+            Ok(SnapshotFile { meta, file, name, shelf })
+        };
+        rt::blocking(writing).await.map_err(|error| Failure::Consensus(error.to_string()))?
+    }
+
+    /// Merges what is in memory into the state file now.
+    ///
+    /// # Errors
+    /// As the disk's; the node stops then.
+    pub async fn checkpoint(&self) -> Result<(), Failure> {
+        let parts = &self.0;
+        let (shelf, gate, failures) = (&parts.shelf, &parts.gate, &parts.failures);
+        if maintenance::checkpoint(shelf, gate, failures, &parts.checkpoint_time).await {
+            return Ok(());
+        }
+        Err(failures.wait().await)
+    }
+
+    /// Tells that the state could not be read: the node cannot go on, since it would answer wrongly or not at all.
+    pub fn report_unreadable(&self, error: &ringfence_store::StoreError) {
+        self.0.failures.report(state_machine::failure_of(error));
+    }
+
+    /// Drops from the log all that the state file holds, whatever the retention: to free space at once. Members that are
+    /// away will need a snapshot.
+    pub async fn purge_to_checkpoint(&self) {
+        let parts = &self.0;
+        if let Some(bound) = parts.gate.purge_bound()
+            && parts.raft.trigger().snapshot().await.is_ok()
+        {
+            drop(parts.raft.trigger().purge_log(bound.0).await);
+        }
+    }
+
+    /// Waits until the node cannot go on, and tells why.
+    pub async fn failed(&self) -> Failure {
+        self.0.failures.wait().await
+    }
+
+    /// A planned stop: refuses new work, hands leadership over, stops consensus, and makes a last checkpoint.
+    pub async fn shutdown(&self) {
+        let parts = &self.0;
+        if parts.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.hand_over(None, rt::now() + HANDOVER_TIMEOUT).await {
+            Ok(to) => tracing::info!("handed leadership over to node {to}"),
+            Err(TransferError::NotLeader) => {}
+            Err(error) => tracing::info!("leadership is not handed over: {error}"),
+        }
+        if let Err(error) = parts.raft.shutdown().await {
+            tracing::warn!("stopping consensus: {error}");
+        }
+        if parts.failures.first().is_none() {
+            drop(self.checkpoint().await);
+        }
+    }
+}
+
+/// The smallest segment of the log that holds an entry of the largest size with room to spare.
+const WAL_SEGMENT_BYTES_MIN: u64 = 2 * limits::ENTRY_BYTES_MAX as u64 + (64 << 10);
+
+fn check(config: &Config) -> Result<(), Failure> {
+    if config.wal_segment_bytes < WAL_SEGMENT_BYTES_MIN {
+        return Err(Failure::Config(format!(
+            "segments of {} bytes are too small for the log: at least {WAL_SEGMENT_BYTES_MIN}",
+            config.wal_segment_bytes
+        )));
+    }
+    let Timing { heartbeat, leader_lease, election_spread } = config.timing;
+    let wrong = |reason: String| Err(Failure::Config(reason));
+    if leader_lease < Timing::LEADER_LEASE_MIN {
+        return wrong(format!(
+            "a leader lease of {leader_lease:?} is too short: at least {:?}",
+            Timing::LEADER_LEASE_MIN
+        ));
+    }
+    if heartbeat < Duration::from_millis(10) || heartbeat * 3 > leader_lease {
+        return wrong(format!(
+            "a heartbeat of {heartbeat:?} does not fit a leader lease of {leader_lease:?}: at least 10ms, and at most a third"
+        ));
+    }
+    if election_spread > leader_lease || election_spread / 4 <= heartbeat {
+        return wrong(format!(
+            "an election spread of {election_spread:?} does not fit: at most the leader lease ({leader_lease:?}), and more \
+             than four heartbeats ({heartbeat:?} each)"
+        ));
+    }
+    Ok(())
+}
+
+fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> Result<Opened, Failure> {
+    let disk_failed = |error: std::io::Error| Failure::Disk(error.to_string());
+    let log_disk = disk.subdirectory("log").map_err(disk_failed)?;
+    let options = ringfence_wal::Options {
+        segment_bytes: config.wal_segment_bytes,
+        salt: rt::random_u64(),
+        ..Default::default()
+    };
+    let log = Log::open(log_disk, options).map_err(|error| log_store::failure_of(&error))?;
+    let state_disk = disk.subdirectory("state").map_err(disk_failed)?;
+    let options = ringfence_store::Options { cache_bytes: config.store_cache_bytes, ..Default::default() };
+    let store =
+        Store::open(state_disk.clone(), options).map_err(|error| state_machine::failure_of(&error))?;
+    let store = Arc::new(store);
+    let identity = Arc::new(Identity::open(disk, config, found(&log, &store))?);
+    let gate = Arc::new(Gate::default());
+    let log = LogStore::start(log, gate.clone(), failures.clone()).map_err(disk_failed)?;
+    let (vote, last, committed) = log.positions().map_err(|error| Failure::LogCorrupt(error.to_string()))?;
+    let applied = store.applied().log_id.map(log_id_to_raft);
+    let checkpointed = store.checkpointed().log_id.map(|log_id| log_id.index);
+    gate.open(vote, last, applied, checkpointed);
+    tracing::info!(
+        node = %identity.node_id(),
+        cluster = format!("{:016x}", identity.cluster_id()),
+        start = identity.boot_number(),
+        last = ?last.as_ref().map(log_id_from_raft),
+        committed = ?committed.as_ref().map(log_id_from_raft),
+        checkpointed = ?store.checkpointed().log_id,
+        "opened the data directory of {}", identity.name(),
+    );
+    let shelf = Shelf::new(store, state_disk, gate.clone(), failures).map_err(disk_failed)?;
+    Ok(Opened { identity, log, shelf: Arc::new(shelf), gate, has_vote: vote.is_some() })
+}
+
+/// What a data directory holds besides its identity.
+fn found(log: &Log, store: &Store) -> Found {
+    if log.vote().is_some() || log.last_index().is_some() || store.applied().log_id.is_some() {
+        return Found::Used;
+    }
+    let view = store.view();
+    let is_empty = view.revision() == Revision::EMPTY;
+    Found::Fresh { restored: if is_empty { 0 } else { view.hash().0 } }
+}
+
+async fn start_raft(config: &Config, opened: &Opened, links: Arc<Links>) -> Result<Raft, Failure> {
+    let milliseconds = |time: Duration| time.as_millis() as u64;
+    let timing = config.timing;
+    let raft_config = openraft::Config {
+        cluster_name: "ringfence".to_owned(),
+        heartbeat_interval: milliseconds(timing.heartbeat),
+        election_timeout_min: milliseconds(timing.election_spread / 4),
+        // openraft takes the upper bound for the leader lease too.
+        election_timeout_max: milliseconds(timing.leader_lease),
+        max_payload_entries: 512,
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        // Each checkpoint counts as a snapshot, after which openraft would purge all but so many entries by itself. How
+        // much of the log stays is for the retention and the snapshots in transfer to say: housekeeping asks for purges.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        api_channel_size: Some(limits::PROPOSALS_WAITING_MAX as u64 * 2),
+        enable_elect: !opened.has_vote,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        quorum_loss_probe_interval: Some(1_000),
+        ..Default::default()
+    };
+    let raft_config = raft_config.validate().map_err(|error| Failure::Config(error.to_string()))?;
+    let factory = PeerNetworkFactory { links, shelf: opened.shelf.clone() };
+    let machine = StateMachine(opened.shelf.clone());
+    let node = opened.identity.node_id().0;
+    Raft::new(node, Arc::new(raft_config), factory, opened.log.clone(), machine)
+        .await
+        .map_err(|fatal| Failure::Consensus(fatal.to_string()))
+}

@@ -1,0 +1,360 @@
+//! openraft's state machine on our store.
+//!
+//! For openraft a checkpoint is a snapshot: `build_snapshot` hands out the checkpoint's position and makes no file. Only
+//! when a member needs a snapshot is a file made, and kept on the [`Shelf`] until nobody sends it any more.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use ringfence_disk::{Disk, File, Open};
+use ringfence_store::{Entry, Payload, Position, Store, StoreError};
+use ringfence_types::Index;
+use tokio::sync::{Notify, watch};
+
+use super::codec;
+use super::gate::Gate;
+use super::types::{Answer, RaftLogId, RaftStoredMembership, TypeConfig, log_id_from_raft, log_id_to_raft};
+use crate::api::Failure;
+use crate::failures::Failures;
+use crate::rt;
+
+/// Most entries applied before the new state is shown.
+const APPLY_BATCH_MAX: usize = 512;
+/// A snapshot file that nobody has sent for this long is removed.
+const SHELF_TIME: Duration = Duration::from_secs(60);
+
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotHandle>;
+type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+
+/// What openraft passes around for a snapshot; without a file until a member needs one.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotHandle {
+    pub(crate) file: Option<Arc<SnapshotFile>>,
+}
+
+/// A snapshot's file on the state machine's disk.
+#[derive(Debug)]
+pub(crate) struct SnapshotFile {
+    /// Names this very file, for transfers that go on after a break.
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) meta: SnapshotMeta,
+}
+
+/// The store with what belongs to it: shared by the adapter, the checkpoints and the snapshot channel.
+pub(crate) struct Shelf {
+    pub(crate) store: Arc<Store>,
+    disk: Arc<dyn Disk>,
+    gate: Arc<Gate>,
+    failures: Failures,
+    /// The newest index applied and shown, plus one; 0 for none.
+    applied: watch::Sender<u64>,
+    /// Wakes whoever makes checkpoints.
+    pub(crate) checkpoint_wanted: Notify,
+    /// Wakes `apply` when a checkpoint has freed the head.
+    pub(crate) room: Notify,
+    outgoing: Mutex<Option<Outgoing>>,
+    next_file: AtomicU64,
+}
+
+struct Outgoing {
+    file: Arc<SnapshotFile>,
+    used_at: rt::Instant,
+}
+
+/// openraft's adapter; clones share the shelf.
+#[derive(Clone)]
+pub(crate) struct StateMachine(pub(crate) Arc<Shelf>);
+
+impl Shelf {
+    /// Takes a store over and removes what an earlier process left of snapshots.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        disk: Arc<dyn Disk>,
+        gate: Arc<Gate>,
+        failures: Failures,
+    ) -> io::Result<Shelf> {
+        for name in disk.list()?.into_iter().filter(|name| name.contains(".snapshot")) {
+            disk.remove(&name)?;
+        }
+        let applied = store.applied().log_id.map_or(0, |log_id| log_id.index.0 + 1);
+        Ok(Shelf {
+            store,
+            disk,
+            gate,
+            failures,
+            applied: watch::Sender::new(applied),
+            checkpoint_wanted: Notify::new(),
+            room: Notify::new(),
+            outgoing: Mutex::default(),
+            next_file: AtomicU64::new(rt::random_u64()),
+        })
+    }
+
+    /// The disk that holds the state and snapshot files.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// To follow what is applied: the index plus one, 0 for nothing.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Waits until the state shows everything up to `index`.
+    pub(crate) async fn wait_applied(&self, index: Index) {
+        let mut applied = self.applied.subscribe();
+        let waiting = applied.wait_for(|applied| *applied > index.0);
+        waiting.await.map(drop).expect("the shelf keeps the channel open");
+    }
+
+    fn show_applied(&self, log_id: Option<RaftLogId>) {
+        self.applied.send_replace(log_id.map_or(0, |log_id| log_id.index() + 1));
+    }
+
+    /// A new name for a snapshot file.
+    pub(crate) fn new_name(&self, kind: &str) -> (u64, String) {
+        let id = self.next_file.fetch_add(1, Ordering::Relaxed);
+        (id, format!("{kind}-{id:016x}.snapshot"))
+    }
+
+    /// Writes a snapshot of the newest state to a file of its own, off the executor's threads.
+    pub(crate) async fn write_file(self: &Arc<Self>, kind: &str) -> Result<SnapshotFile, Failure> {
+        let (id, name) = self.new_name(kind);
+        let shelf = self.clone();
+        let writing = move || -> Result<SnapshotFile, Failure> {
+            let written = shelf.store.write_snapshot(&name).map_err(|error| failure_of(&error))?;
+            let disk_failed = |error: io::Error| Failure::Disk(error.to_string());
+            let file = shelf.disk.open(&name, Open::Existing).map_err(disk_failed)?;
+            let bytes = file.len().map_err(disk_failed)?;
+            let meta = snapshot_meta(&written.position).map_err(disk_failed)?;
+            Ok(SnapshotFile { id, name, bytes, file, meta })
+        };
+        rt::blocking(writing).await.map_err(|error| Failure::Disk(error.to_string()))?
+    }
+
+    /// Makes the file that a member needs, unless there is a fresh one.
+    pub(crate) async fn make_file(self: &Arc<Self>) -> Result<(), Failure> {
+        let file = Arc::new(self.write_file("outgoing").await?);
+        let index = file.meta.last_log_id.map(|log_id| Index(log_id.index()));
+        let previous = self.outgoing.lock().replace(Outgoing { file, used_at: rt::now() });
+        // The log after this file must stay until the member has it.
+        self.gate.note_transfer(index);
+        if let Some(previous) = previous {
+            self.remove(&previous.file);
+        }
+        Ok(())
+    }
+
+    /// Keeps a file on the shelf while it is sent.
+    pub(crate) fn pin(self: &Arc<Self>, file: &Arc<SnapshotFile>) -> Pin {
+        self.touch(file.id);
+        Pin { shelf: self.clone(), id: file.id, _file: file.clone() }
+    }
+
+    fn touch(&self, id: u64) {
+        if let Some(outgoing) = self.outgoing.lock().as_mut().filter(|outgoing| outgoing.file.id == id) {
+            outgoing.used_at = rt::now();
+        }
+    }
+
+    /// Removes a file that nobody has sent for a while.
+    pub(crate) fn tidy(&self) {
+        let mut outgoing = self.outgoing.lock();
+        let is_stale = |outgoing: &Outgoing| {
+            Arc::strong_count(&outgoing.file) == 1 && rt::since(outgoing.used_at) > SHELF_TIME
+        };
+        if outgoing.as_ref().is_some_and(is_stale)
+            && let Some(stale) = outgoing.take()
+        {
+            self.gate.note_transfer(None);
+            self.remove(&stale.file);
+        }
+    }
+
+    pub(crate) fn remove(&self, file: &SnapshotFile) {
+        if let Err(error) = self.disk.remove(&file.name) {
+            tracing::warn!("the snapshot file {} stays: {error}", file.name);
+        }
+    }
+
+    /// The newest snapshot: a file if there is one, else the checkpoint's position alone.
+    fn current(&self) -> io::Result<Option<Snapshot>> {
+        if let Some(outgoing) = self.outgoing.lock().as_ref() {
+            let (meta, file) = (outgoing.file.meta.clone(), Some(outgoing.file.clone()));
+            return Ok(Some(Snapshot { meta, snapshot: SnapshotHandle { file } }));
+        }
+        self.checkpoint_snapshot()
+    }
+
+    fn checkpoint_snapshot(&self) -> io::Result<Option<Snapshot>> {
+        let position = self.store.checkpointed();
+        if position.log_id.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Snapshot { meta: snapshot_meta(&position)?, snapshot: SnapshotHandle { file: None } }))
+    }
+
+    fn store_error(&self, error: &StoreError) -> io::Error {
+        self.failures.report(failure_of(error));
+        io::Error::other(error.to_string())
+    }
+}
+
+/// While it lives, the file that it names stays on the shelf.
+pub(crate) struct Pin {
+    shelf: Arc<Shelf>,
+    id: u64,
+    _file: Arc<SnapshotFile>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.shelf.touch(self.id);
+    }
+}
+
+/// What an error of the store means for the node.
+pub(crate) fn failure_of(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Io(_) => Failure::Disk(error.to_string()),
+        StoreError::Failed => Failure::Disk("the state file failed before".to_owned()),
+        _ => Failure::StateCorrupt(error.to_string()),
+    }
+}
+
+fn stored_membership(position: &Position) -> io::Result<RaftStoredMembership> {
+    let Some((log_id, membership)) = &position.membership else { return Ok(RaftStoredMembership::default()) };
+    let membership = codec::decode_membership(membership)?;
+    Ok(RaftStoredMembership::new(log_id.map(log_id_to_raft), membership))
+}
+
+fn snapshot_meta(position: &Position) -> io::Result<SnapshotMeta> {
+    Ok(SnapshotMeta {
+        last_log_id: position.log_id.map(log_id_to_raft),
+        last_membership: stored_membership(position)?,
+    })
+}
+
+/// Hands out checkpoints as snapshots.
+pub(crate) struct CheckpointHandles(Arc<Shelf>);
+
+impl RaftSnapshotBuilder<TypeConfig> for CheckpointHandles {
+    type SnapshotData = SnapshotHandle;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let empty = || Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotHandle { file: None } };
+        Ok(self.0.checkpoint_snapshot()?.unwrap_or_else(empty))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotHandle;
+    type SnapshotBuilder = CheckpointHandles;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, RaftStoredMembership)> {
+        let position = self.0.store.applied();
+        Ok((position.log_id.map(log_id_to_raft), stored_membership(&position)?))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let shelf = &self.0;
+        let mut batches = entries.ready_chunks(APPLY_BATCH_MAX);
+        while let Some(batch) = batches.next().await {
+            let mut items = Vec::with_capacity(batch.len());
+            let mut responders = Vec::with_capacity(batch.len());
+            let mut last = None;
+            for item in batch {
+                let (entry, responder) = item?;
+                shelf.gate.apply(&entry.log_id)?;
+                last = Some(entry.log_id);
+                responders.push(responder);
+                let payload = match entry.payload {
+                    EntryPayload::Blank => Payload::Blank,
+                    EntryPayload::Normal(sealed) => Payload::Command(sealed.command),
+                    EntryPayload::Membership(membership) => {
+                        Payload::Membership(codec::encode_membership(&membership))
+                    }
+                };
+                items.push(Entry { log_id: log_id_from_raft(&entry.log_id), payload });
+            }
+            shelf.wait_for_room().await;
+            let outcomes = shelf.store.apply(&items).map_err(|error| shelf.store_error(&error))?;
+            shelf.show_applied(last);
+            for (responder, outcome) in responders.into_iter().zip(outcomes) {
+                if let Some(responder) = responder {
+                    responder.send(Answer(outcome));
+                }
+            }
+            if shelf.store.is_checkpoint_due() {
+                shelf.checkpoint_wanted.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> CheckpointHandles {
+        CheckpointHandles(self.0.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle) -> io::Result<()> {
+        let shelf = self.0.clone();
+        let Some(file) = snapshot.file else {
+            // A checkpoint of this very store: what it describes is already in force.
+            return self.check_own_checkpoint(meta);
+        };
+        shelf.gate.install(meta.last_log_id)?;
+        let expected = meta.clone();
+        let installing = move || -> io::Result<Option<RaftLogId>> {
+            let position =
+                shelf.store.install_snapshot(&file.name).map_err(|error| shelf.store_error(&error))?;
+            let found = snapshot_meta(&position)?;
+            if found != expected {
+                return Err(io::Error::other(format!("the snapshot is {found}, not {expected} as was said")));
+            }
+            Ok(found.last_log_id)
+        };
+        let installed = rt::blocking(installing).await??;
+        self.0.show_applied(installed);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        self.0.current()
+    }
+}
+
+impl StateMachine {
+    fn check_own_checkpoint(&self, meta: &SnapshotMeta) -> io::Result<()> {
+        let applied = self.0.store.applied().log_id.map(log_id_to_raft);
+        if applied < meta.last_log_id {
+            return Err(io::Error::other("a checkpoint's handle without a file, from another node"));
+        }
+        Ok(())
+    }
+}
+
+impl Shelf {
+    /// A full head takes nothing more until a checkpoint has freed it.
+    async fn wait_for_room(&self) {
+        while self.store.is_full() {
+            let freed = self.room.notified();
+            self.checkpoint_wanted.notify_one();
+            if !self.store.is_full() {
+                return;
+            }
+            freed.await;
+        }
+    }
+}

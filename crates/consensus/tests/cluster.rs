@@ -1,0 +1,367 @@
+//! Whole clusters of nodes in one process: real consensus, log and store, on simulated disks and an in-memory network
+//! whose links can be cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use ringfence_consensus::{
+    BarrierError, Config, Connection, Failure, Founder, Network, Node, ProposeError, Retention, Role, Timing,
+    rt,
+};
+use ringfence_disk::{Disk, SimDisk};
+use ringfence_types::{Command, Freshness, KeyRange, NodeId, Put, PutLease, PutValue, RangeQuery};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+/// Every node's mailbox for connections, and which links are cut.
+#[derive(Debug, Default)]
+struct Fabric {
+    mailboxes: Mutex<BTreeMap<String, mpsc::Sender<Connection>>>,
+    /// Pairs between which nothing passes, in either direction.
+    cut: Mutex<BTreeSet<(String, String)>>,
+}
+
+#[derive(Debug)]
+struct Port {
+    fabric: Arc<Fabric>,
+    address: String,
+    mailbox: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
+}
+
+impl Fabric {
+    fn port(self: &Arc<Self>, address: &str) -> Arc<Port> {
+        let (sender, mailbox) = mpsc::channel(64);
+        self.mailboxes.lock().insert(address.to_owned(), sender);
+        Arc::new(Port { fabric: self.clone(), address: address.to_owned(), mailbox: mailbox.into() })
+    }
+
+    fn is_cut(&self, a: &str, b: &str) -> bool {
+        let cut = self.cut.lock();
+        cut.contains(&(a.to_owned(), b.to_owned())) || cut.contains(&(b.to_owned(), a.to_owned()))
+    }
+
+    fn isolate(&self, address: &str) {
+        let others: Vec<String> =
+            self.mailboxes.lock().keys().filter(|other| *other != address).cloned().collect();
+        self.cut.lock().extend(others.into_iter().map(|other| (address.to_owned(), other)));
+    }
+
+    fn heal(&self) {
+        self.cut.lock().clear();
+    }
+}
+
+impl Network for Port {
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Connection>> {
+        Box::pin(async move {
+            if self.fabric.is_cut(&self.address, address) {
+                // A cut link is silence, not an error.
+                std::future::pending::<()>().await;
+            }
+            let mailbox = self.fabric.mailboxes.lock().get(address).cloned();
+            let mailbox = mailbox.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (near, middle_near) = tokio::io::duplex(1 << 20);
+            let (middle_far, far) = tokio::io::duplex(1 << 20);
+            let (near_reader, near_writer) = tokio::io::split(near);
+            let (far_reader, far_writer) = tokio::io::split(far);
+            let (from_near, to_near) = tokio::io::split(middle_near);
+            let (from_far, to_far) = tokio::io::split(middle_far);
+            let link = (self.address.clone(), address.to_owned());
+            rt::spawn(carry(self.fabric.clone(), link.clone(), from_near, to_far));
+            rt::spawn(carry(self.fabric.clone(), link, from_far, to_near));
+            let arriving = Connection {
+                reader: Box::new(far_reader),
+                writer: Box::new(far_writer),
+                remote: self.address.clone(),
+            };
+            mailbox.send(arriving).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+            Ok(Connection {
+                reader: Box::new(near_reader),
+                writer: Box::new(near_writer),
+                remote: address.to_owned(),
+            })
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async move {
+            let mut mailbox = self.mailbox.lock().await;
+            mailbox.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        })
+    }
+}
+
+/// Carries bytes one way; while the link is cut they wait, as TCP's do.
+async fn carry(
+    fabric: Arc<Fabric>,
+    link: (String, String),
+    mut from: tokio::io::ReadHalf<tokio::io::DuplexStream>,
+    mut to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count) = from.read(&mut buffer).await {
+        while fabric.is_cut(&link.0, &link.1) {
+            rt::sleep(Duration::from_millis(5)).await;
+        }
+        if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
+            break;
+        }
+    }
+    drop(to.shutdown().await);
+}
+
+struct Cluster {
+    fabric: Arc<Fabric>,
+    disks: Vec<Arc<SimDisk>>,
+    nodes: Vec<Node>,
+}
+
+fn address(index: usize) -> String {
+    format!("n{}:1", index + 1)
+}
+
+fn config(index: usize, count: usize) -> Config {
+    let founders =
+        (0..count).map(|i| Founder { name: format!("n{}", i + 1), peer_address: address(i) }).collect();
+    Config {
+        name: format!("n{}", index + 1),
+        advertise_peer: address(index),
+        client_urls: vec![format!("http://n{}:2", index + 1)],
+        founders,
+        peer_secret: None,
+        timing: Timing::LOCAL,
+        checkpoint_interval: Duration::from_secs(3600),
+        retention: Retention::default(),
+        wal_segment_bytes: 4 << 20,
+        store_cache_bytes: 4 << 20,
+        version: "test".to_owned(),
+    }
+}
+
+fn deadline(seconds: u64) -> rt::Instant {
+    rt::now() + Duration::from_secs(seconds)
+}
+
+impl Cluster {
+    async fn start(count: usize) -> Cluster {
+        Cluster::start_with(count, |_| ()).await
+    }
+
+    async fn start_with(count: usize, adapt: impl Fn(&mut Config)) -> Cluster {
+        let fabric = Arc::<Fabric>::default();
+        let disks: Vec<Arc<SimDisk>> =
+            (0..count).map(|index| Arc::new(SimDisk::new(index as u64 + 1))).collect();
+        // Mailboxes first: a founder that is dialled before it listens costs a retry.
+        let ports: Vec<Arc<Port>> = (0..count).map(|index| fabric.port(&address(index))).collect();
+        let mut nodes = Vec::new();
+        for (index, port) in ports.into_iter().enumerate() {
+            let disk: Arc<dyn Disk> = disks[index].clone();
+            let mut config = config(index, count);
+            adapt(&mut config);
+            nodes.push(Node::start(config, disk, port).await.expect("a fresh node starts"));
+        }
+        Cluster { fabric, disks, nodes }
+    }
+
+    /// Waits until every member has told its addresses: from then on nodes write nothing by themselves.
+    async fn settle(&self) {
+        for _ in 0..1000 {
+            let members = self.nodes.iter().map(|node| node.view().members());
+            if members.into_iter().all(|members| members.len() == self.nodes.len()) {
+                return;
+            }
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not all members have published their addresses in 10 s");
+    }
+
+    /// The index of the node that all of `among` call their leader.
+    async fn leader(&self, among: &[usize]) -> usize {
+        for _ in 0..1000 {
+            let named: BTreeSet<Option<NodeId>> =
+                among.iter().map(|index| self.nodes[*index].leader()).collect();
+            if let [Some(leader)] = named.iter().copied().collect::<Vec<_>>()[..] {
+                return leader.0 as usize - 1;
+            }
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no leader among {among:?} in 10 s");
+    }
+}
+
+fn put(key: &str, value: &str) -> Command {
+    Command::Put(Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: PutValue::Set(Bytes::copy_from_slice(value.as_bytes())),
+        lease: PutLease::Set(ringfence_types::LeaseId(0)),
+        prev_kv: false,
+    })
+}
+
+fn value_in(view: &ringfence_store::View, key: &str) -> Option<String> {
+    let query = RangeQuery::new(KeyRange::single(Bytes::copy_from_slice(key.as_bytes())));
+    let reply = view.range(&query).expect("the state can be read");
+    reply.kvs.first().map(|kv| String::from_utf8_lossy(&kv.value).into_owned())
+}
+
+async fn get(node: &Node, key: &str) -> Result<Option<String>, BarrierError> {
+    Ok(value_in(&node.read_barrier(Freshness::Linearizable, deadline(5)).await?, key))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_through_any_member_are_read_through_any_other() {
+    let cluster = Cluster::start(3).await;
+    cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    for (writer, node) in cluster.nodes.iter().enumerate() {
+        let key = format!("key-{writer}");
+        node.propose(&put(&key, "value"), deadline(5))
+            .await
+            .expect("a leader is known")
+            .expect("a plain put");
+        for reader in &cluster.nodes {
+            assert_eq!(get(reader, &key).await, Ok(Some("value".to_owned())), "written through {writer}");
+        }
+    }
+    let hashes: Vec<_> = cluster.nodes.iter().map(|node| node.view().hash()).collect();
+    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_cut_off_turns_read_only_and_the_majority_goes_on() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader(&[0, 1, 2]).await;
+    cluster.nodes[old].propose(&put("k", "before"), deadline(5)).await.expect("a leader").expect("a put");
+
+    cluster.fabric.isolate(&address(old));
+    let under_way = cluster.nodes[old].propose(&put("k", "lost?"), deadline(10)).await;
+    assert!(
+        under_way.is_err_and(|error| !error.is_definite()),
+        "a write under way is unknown, and ends early"
+    );
+    let rest: Vec<usize> = (0..3).filter(|index| *index != old).collect();
+    let new = cluster.leader(&rest).await;
+    assert_ne!(new, old);
+    cluster.nodes[new].propose(&put("k", "after"), deadline(5)).await.expect("a new leader").expect("a put");
+
+    // The old leader knows by its own clock that it may not write, nor answer a linearizable read; it says so at once.
+    let started = rt::now();
+    let refused = cluster.nodes[old].propose(&put("k", "never"), deadline(10)).await;
+    assert!(matches!(refused, Err(ProposeError::NoLease(_))), "{refused:?}");
+    assert!(rt::since(started) < Duration::from_millis(500), "a refusal does not wait");
+    assert!(matches!(get(&cluster.nodes[old], "k").await, Err(BarrierError::NoQuorum(_))));
+    assert_eq!(value_in(&cluster.nodes[old].view(), "k").as_deref(), Some("before"));
+    let status = cluster.nodes[old].status();
+    assert!(
+        status.read_only.is_some() && status.leader.is_none() && status.leader_lease_left.is_none(),
+        "{status:?}"
+    );
+
+    cluster.fabric.heal();
+    cluster.leader(&[0, 1, 2]).await;
+    for node in &cluster.nodes {
+        assert_eq!(get(node, "k").await, Ok(Some("after".to_owned())));
+    }
+    assert_eq!(cluster.nodes[old].status().role, Role::Follower);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_only_to_a_voter_that_can_take_it() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader(&[0, 1, 2]).await;
+    let node = &cluster.nodes[old];
+    node.propose(&put("k", "v"), deadline(5)).await.expect("a leader").expect("a put");
+    assert!(node.transfer_leadership(Some(NodeId(77)), deadline(5)).await.is_err());
+    assert!(node.transfer_leadership(Some(node.node_id()), deadline(5)).await.is_err());
+    let follower = &cluster.nodes[(old + 1) % 3];
+    assert!(
+        follower.transfer_leadership(None, deadline(5)).await.is_err(),
+        "a follower has nothing to hand over"
+    );
+
+    let taken = node.transfer_leadership(Some(follower.node_id()), deadline(5)).await;
+    assert_eq!(taken, Ok(follower.node_id()));
+    node.propose(&put("k", "w"), deadline(5)).await.expect("forwarded to the new leader").expect("a put");
+    assert_eq!(get(node, "k").await, Ok(Some("w".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoints_leave_the_log_to_the_retention() {
+    let interval = Duration::from_millis(50);
+    let cluster = Cluster::start_with(3, |config| config.checkpoint_interval = interval).await;
+    let leader = &cluster.nodes[cluster.leader(&[0, 1, 2]).await];
+    // More entries than openraft purges at a time, and a second round: it purges after a checkpoint that it was told of.
+    for round in 0..2 {
+        for number in 0..400 {
+            let written = leader.propose(&put(&format!("key-{number}"), "value"), deadline(5)).await;
+            written.expect("the majority is there").expect("a put");
+        }
+        let applied = leader.view().applied();
+        for attempt in 0.. {
+            if leader.status().checkpointed >= applied {
+                break;
+            }
+            assert!(attempt < 1_000, "no checkpoint of round {round} in 10 s");
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let last = leader.status().checkpointed;
+    leader.propose(&put("end", "1"), deadline(5)).await.expect("a leader").expect("a put");
+    while leader.status().checkpointed == last {
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(leader.status().purged, None, "the log is far below what the retention allows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_missed_a_purge_is_brought_back_by_a_snapshot() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    let away = (leader + 1) % 3;
+    cluster.fabric.isolate(&address(away));
+    for round in 0..3_000 {
+        let key = format!("key-{}", round % 50);
+        let written = cluster.nodes[leader].propose(&put(&key, &round.to_string()), deadline(5)).await;
+        written.expect("the majority is there").expect("a put");
+    }
+    // Everything that the absent member needs is dropped from both logs.
+    for index in [leader, (leader + 2) % 3] {
+        cluster.nodes[index].checkpoint().await.expect("a disk without faults");
+        cluster.nodes[index].purge_to_checkpoint().await;
+    }
+    cluster.fabric.heal();
+    let expected = cluster.nodes[leader].view();
+    for _ in 0..1_500 {
+        if cluster.nodes[away].view().applied() >= expected.applied() {
+            break;
+        }
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(cluster.nodes[away].view().hash(), expected.hash());
+    // It is a full member again, the next write reaches it through the log.
+    cluster.nodes[leader].propose(&put("end", "1"), deadline(5)).await.expect("a leader").expect("a put");
+    assert_eq!(get(&cluster.nodes[away], "end").await, Ok(Some("1".to_owned())));
+    cluster.nodes.clear();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_node_and_a_wrong_founders_list_are_refused() {
+    let cluster = Cluster::start(3).await;
+    cluster.leader(&[0, 1, 2]).await;
+    let mut other = config(0, 3);
+    other.founders[1].peer_address = "elsewhere:1".to_owned();
+    let disk: Arc<dyn Disk> = cluster.disks[0].clone();
+    let port = cluster.fabric.port("n9:1");
+    let refused = Node::start(other, disk, port.clone()).await.err();
+    assert!(matches!(refused, Some(Failure::Identity(_))), "{refused:?}");
+    let mut stranger = config(0, 3);
+    stranger.name = "stranger".to_owned();
+    let refused = Node::start(stranger, Arc::new(SimDisk::new(99)), port).await.err();
+    assert!(matches!(refused, Some(Failure::Config(_))), "{refused:?}");
+}

@@ -1,0 +1,222 @@
+//! The real disk: a directory of the operating system.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{Disk, File, Open, check_name};
+
+/// A directory of the operating system. Files are made readable by their owner alone, since they hold every value.
+pub struct OsDisk {
+    path: PathBuf,
+    /// Held open so that syncing and asking for space need no lookup by name.
+    directory: fs::File,
+}
+
+struct OsFile {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl OsDisk {
+    /// Opens the directory at `path`, making it (and what leads to it) where it does not exist.
+    ///
+    /// # Errors
+    /// As the file system's.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Arc<OsDisk>> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| at(path, &e))?;
+            sync_parent(path)?;
+        }
+        let directory = fs::File::open(path).map_err(|e| at(path, &e))?;
+        Ok(Arc::new(OsDisk { path: path.to_path_buf(), directory }))
+    }
+
+    /// Where the directory is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn join(&self, name: &str) -> io::Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.path.join(name))
+    }
+}
+
+impl Disk for OsDisk {
+    fn open(&self, name: &str, mode: Open) -> io::Result<Arc<dyn File>> {
+        let path = self.join(name)?;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        match mode {
+            Open::Existing => &mut options,
+            Open::New => options.create_new(true),
+            Open::Any => options.create(true).truncate(false),
+        };
+        let file = options.open(&path).map_err(|e| at(&path, &e))?;
+        Ok(Arc::new(OsFile { path, file }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|e| at(&self.path, &e))? {
+            let entry = entry.map_err(|e| at(&self.path, &e))?;
+            // Names that are not UTF-8 are nobody of ours.
+            if entry.file_type().map_err(|e| at(&entry.path(), &e))?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let from = self.join(from)?;
+        fs::rename(&from, self.join(to)?).map_err(|e| at(&from, &e))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.join(name)?;
+        fs::remove_file(&path).map_err(|e| at(&path, &e))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.directory.sync_all().map_err(|e| at(&self.path, &e))
+    }
+
+    fn subdirectory(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        Ok(OsDisk::open(self.join(name)?)?)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let mut facts = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the descriptor is open for as long as `self.directory` lives, and `facts` has room for the answer.
+        let code = unsafe { libc::fstatvfs(self.directory.as_raw_fd(), facts.as_mut_ptr()) };
+        if code != 0 {
+            return Err(at(&self.path, &io::Error::last_os_error()));
+        }
+        // SAFETY: fstatvfs has filled the whole of it, since it returned 0.
+        let facts = unsafe { facts.assume_init() };
+        // What an unprivileged process may still use; the file system's own reserve is not ours.
+        Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+    }
+}
+
+impl File for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata().map_err(|e| at(&self.path, &e))?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len).map_err(|e| at(&self.path, &e))
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset).map_err(|e| at(&self.path, &e))
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|e| at(&self.path, &e))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().map_err(|e| at(&self.path, &e))
+    }
+}
+
+impl fmt::Debug for OsDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OsDisk({})", self.path.display())
+    }
+}
+
+impl fmt::Debug for OsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OsFile({})", self.path.display())
+    }
+}
+
+/// Makes the name of a new directory durable.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(|e| at(parent, &e))
+}
+
+/// The same error, saying which file it is about; the kind stays, so callers can still tell a full disk.
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A directory that is removed when the test ends.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("ringfence-disk-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn files_keep_what_was_written_under_their_new_name() {
+        let scratch = Scratch::new("files");
+        let disk = OsDisk::open(&scratch.0).unwrap();
+        let file = disk.open("a", Open::New).unwrap();
+        file.write_all_at(b"hello", 3).unwrap();
+        file.sync_data().unwrap();
+        disk.rename("a", "b").unwrap();
+        disk.sync_dir().unwrap();
+        disk.subdirectory("inner").unwrap().open("c", Open::Any).unwrap();
+
+        assert_eq!(disk.list().unwrap(), ["b"]);
+        let file = disk.open("b", Open::Existing).unwrap();
+        let mut bytes = [9; 8];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"\0\0\0hello");
+        assert_eq!(file.read_exact_at(&mut bytes, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        file.set_len(4).unwrap();
+        assert_eq!(file.len().unwrap(), 4);
+        disk.remove("b").unwrap();
+        assert!(disk.list().unwrap().is_empty());
+        assert!(disk.free_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn opening_modes_are_kept_and_errors_name_the_file() {
+        let scratch = Scratch::new("modes");
+        let disk = OsDisk::open(&scratch.0).unwrap();
+        let absent = disk.open("a", Open::Existing).unwrap_err();
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+        assert!(absent.to_string().contains("modes/a"), "{absent}");
+        disk.open("a", Open::New).unwrap();
+        assert_eq!(disk.open("a", Open::New).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(disk.open("../a", Open::Any).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(fs::metadata(&scratch.0).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(scratch.0.join("a")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

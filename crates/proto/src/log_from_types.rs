@@ -1,0 +1,172 @@
+//! From the vocabulary to the log's messages. Keys and values are shared, not copied.
+
+use ringfence_types as types;
+
+use crate::log_v1::{
+    self as log, command, compare, key_range, operation, outcome as wire_outcome, rejection, reply,
+};
+
+/// The message of a command.
+pub(crate) fn command(command: &types::Command) -> log::Command {
+    let kind = match command {
+        types::Command::Put(put) => command::Kind::Put(self::put(put)),
+        types::Command::DeleteRange(delete) => command::Kind::DeleteRange(delete_range(delete)),
+        types::Command::Txn(txn) => command::Kind::Txn(self::txn(txn)),
+        types::Command::Compact { revision } => command::Kind::Compact(log::Compact { revision: revision.0 }),
+        types::Command::PublishMember(member) => command::Kind::PublishMember(log::PublishMember {
+            id: member.id.0,
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            client_urls: member.client_urls.clone(),
+        }),
+    };
+    log::Command { kind: Some(kind) }
+}
+
+/// The message of an outcome.
+pub(crate) fn outcome(outcome: &types::Outcome) -> log::Outcome {
+    let result = match outcome {
+        Ok(applied) => wire_outcome::Result::Applied(log::Applied {
+            revision: applied.revision.0,
+            reply: Some(reply(&applied.reply)),
+        }),
+        Err(rejection) => wire_outcome::Result::Rejection(self::rejection(rejection)),
+    };
+    log::Outcome { result: Some(result) }
+}
+
+fn range(range: &types::KeyRange) -> log::KeyRange {
+    let end = match &range.end {
+        types::RangeEnd::Single => None,
+        types::RangeEnd::Before(end) => Some(key_range::End::Before(end.clone())),
+        types::RangeEnd::Unbounded => Some(key_range::End::Unbounded(true)),
+    };
+    log::KeyRange { start: range.start.clone(), end }
+}
+
+fn put(put: &types::Put) -> log::Put {
+    let (value, keep_value) = match &put.value {
+        types::PutValue::Set(value) => (value.clone(), false),
+        types::PutValue::Keep => (bytes::Bytes::new(), true),
+    };
+    let (lease, keep_lease) = match put.lease {
+        types::PutLease::Set(lease) => (lease.0, false),
+        types::PutLease::Keep => (0, true),
+    };
+    log::Put { key: put.key.clone(), value, lease, prev_kv: put.prev_kv, keep_value, keep_lease }
+}
+
+fn delete_range(delete: &types::DeleteRange) -> log::DeleteRange {
+    log::DeleteRange { range: Some(range(&delete.range)), prev_kv: delete.prev_kv }
+}
+
+fn txn(txn: &types::Txn) -> log::Txn {
+    log::Txn {
+        compares: txn.compares.iter().map(compare).collect(),
+        success: txn.success.iter().map(operation).collect(),
+        failure: txn.failure.iter().map(operation).collect(),
+    }
+}
+
+fn operation(operation: &types::Operation) -> log::Operation {
+    let kind = match operation {
+        types::Operation::Range(query) => operation::Kind::Range(self::query(query)),
+        types::Operation::Put(put) => operation::Kind::Put(self::put(put)),
+        types::Operation::DeleteRange(delete) => operation::Kind::DeleteRange(delete_range(delete)),
+        types::Operation::Txn(txn) => operation::Kind::Txn(self::txn(txn)),
+    };
+    log::Operation { kind: Some(kind) }
+}
+
+fn compare(compare: &types::Compare) -> log::Compare {
+    let operator = match compare.operator {
+        types::CompareOperator::Equal => compare::Operator::Equal,
+        types::CompareOperator::Greater => compare::Operator::Greater,
+        types::CompareOperator::Less => compare::Operator::Less,
+        types::CompareOperator::NotEqual => compare::Operator::NotEqual,
+    };
+    let target = match &compare.target {
+        types::CompareTarget::Version(version) => compare::Target::Version(*version),
+        types::CompareTarget::Create(revision) => compare::Target::CreateRevision(revision.0),
+        types::CompareTarget::Mod(revision) => compare::Target::ModRevision(revision.0),
+        types::CompareTarget::Value(value) => compare::Target::Value(value.clone()),
+        types::CompareTarget::Lease(lease) => compare::Target::Lease(lease.0),
+    };
+    log::Compare { range: Some(range(&compare.range)), operator: operator.into(), target: Some(target) }
+}
+
+fn query(query: &types::RangeQuery) -> log::RangeQuery {
+    use log::range_query::{SortOrder, SortTarget};
+    let sort_order = match query.sort_order {
+        types::SortOrder::None => SortOrder::None,
+        types::SortOrder::Ascend => SortOrder::Ascend,
+        types::SortOrder::Descend => SortOrder::Descend,
+    };
+    let sort_target = match query.sort_target {
+        types::SortTarget::Key => SortTarget::Key,
+        types::SortTarget::Version => SortTarget::Version,
+        types::SortTarget::Create => SortTarget::Create,
+        types::SortTarget::Mod => SortTarget::Mod,
+        types::SortTarget::Value => SortTarget::Value,
+    };
+    log::RangeQuery {
+        range: Some(range(&query.range)),
+        limit: query.limit,
+        revision: query.revision.map(|revision| revision.0),
+        sort_order: sort_order.into(),
+        sort_target: sort_target.into(),
+        keys_only: query.keys_only,
+        count_only: query.count_only,
+        min_mod_revision: query.min_mod_revision.0,
+        max_mod_revision: query.max_mod_revision.0,
+        min_create_revision: query.min_create_revision.0,
+        max_create_revision: query.max_create_revision.0,
+    }
+}
+
+fn reply(reply: &types::Reply) -> log::Reply {
+    let kind = match reply {
+        types::Reply::Blank => reply::Kind::Blank(log::Empty {}),
+        types::Reply::Put(put) => {
+            reply::Kind::Put(log::PutReply { prev_kv: put.prev_kv.as_ref().map(key_value) })
+        }
+        types::Reply::DeleteRange(delete) => reply::Kind::DeleteRange(log::DeleteRangeReply {
+            deleted: delete.deleted,
+            prev_kvs: delete.prev_kvs.iter().map(key_value).collect(),
+        }),
+        types::Reply::Range(range) => reply::Kind::Range(log::RangeReply {
+            kvs: range.kvs.iter().map(key_value).collect(),
+            more: range.more,
+            count: range.count,
+        }),
+        types::Reply::Txn(txn) => reply::Kind::Txn(log::TxnReply {
+            succeeded: txn.succeeded,
+            replies: txn.replies.iter().map(self::reply).collect(),
+        }),
+        types::Reply::Compact => reply::Kind::Compact(log::Empty {}),
+        types::Reply::PublishMember => reply::Kind::PublishMember(log::Empty {}),
+    };
+    log::Reply { kind: Some(kind) }
+}
+
+fn key_value(kv: &types::KeyValue) -> log::KeyValue {
+    log::KeyValue {
+        key: kv.key.clone(),
+        create_revision: kv.create_revision.0,
+        mod_revision: kv.mod_revision.0,
+        version: kv.version,
+        value: kv.value.clone(),
+        lease: kv.lease.0,
+    }
+}
+
+fn rejection(rejection: &types::Rejection) -> log::Rejection {
+    let kind = match rejection {
+        types::Rejection::Compacted { oldest } => rejection::Kind::Compacted(oldest.0),
+        types::Rejection::FutureRevision { current } => rejection::Kind::FutureRevision(current.0),
+        types::Rejection::KeyNotFound => rejection::Kind::KeyNotFound(log::Empty {}),
+        types::Rejection::LeaseNotFound => rejection::Kind::LeaseNotFound(log::Empty {}),
+        types::Rejection::UnknownCommand(kind) => rejection::Kind::UnknownCommand(kind.clone()),
+    };
+    log::Rejection { kind: Some(kind) }
+}

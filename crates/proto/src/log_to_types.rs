@@ -1,0 +1,189 @@
+//! From the log's messages to the vocabulary. Whatever a writer cannot have written is an error here, so that damage
+//! or a newer writer is noticed instead of being applied as something else.
+
+use ringfence_types as types;
+use ringfence_types::{LeaseId, Revision};
+
+use crate::command::DecodeError;
+use crate::log_v1::{
+    self as log, command, compare, key_range, operation, outcome as wire_outcome, rejection, reply,
+};
+
+/// The command of a message.
+pub(crate) fn command(message: log::Command) -> Result<types::Command, DecodeError> {
+    Ok(match known(message.kind, "Command.kind")? {
+        command::Kind::Put(put) => types::Command::Put(self::put(put)?),
+        command::Kind::DeleteRange(delete) => types::Command::DeleteRange(delete_range(delete)?),
+        command::Kind::Txn(txn) => types::Command::Txn(self::txn(txn)?),
+        command::Kind::Compact(compact) => types::Command::Compact { revision: Revision(compact.revision) },
+        command::Kind::PublishMember(member) => types::Command::PublishMember(types::Member {
+            id: types::NodeId(member.id),
+            name: member.name,
+            peer_urls: member.peer_urls,
+            client_urls: member.client_urls,
+        }),
+    })
+}
+
+/// The outcome of a message.
+pub(crate) fn outcome(message: log::Outcome) -> Result<types::Outcome, DecodeError> {
+    Ok(match known(message.result, "Outcome.result")? {
+        wire_outcome::Result::Applied(applied) => Ok(types::Applied {
+            revision: Revision(applied.revision),
+            reply: reply(known(applied.reply, "Applied.reply")?)?,
+        }),
+        wire_outcome::Result::Rejection(rejection) => Err(self::rejection(rejection)?),
+    })
+}
+
+/// A field that every writer of this version sets.
+fn known<T>(field: Option<T>, name: &'static str) -> Result<T, DecodeError> {
+    field.ok_or(DecodeError::Unknown { field: name })
+}
+
+/// A list, each member of it converted.
+fn all<M, T>(
+    messages: Vec<M>,
+    convert: impl FnMut(M) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    messages.into_iter().map(convert).collect()
+}
+
+fn range(message: Option<log::KeyRange>, name: &'static str) -> Result<types::KeyRange, DecodeError> {
+    let message = known(message, name)?;
+    let end = match message.end {
+        None => types::RangeEnd::Single,
+        Some(key_range::End::Before(end)) => types::RangeEnd::Before(end),
+        Some(key_range::End::Unbounded(true)) => types::RangeEnd::Unbounded,
+        Some(key_range::End::Unbounded(false)) => {
+            return Err(DecodeError::Contradiction { field: "KeyRange.unbounded" });
+        }
+    };
+    Ok(types::KeyRange { start: message.start, end })
+}
+
+fn put(message: log::Put) -> Result<types::Put, DecodeError> {
+    let value = match message.keep_value {
+        false => types::PutValue::Set(message.value),
+        true if message.value.is_empty() => types::PutValue::Keep,
+        true => return Err(DecodeError::Contradiction { field: "Put.value" }),
+    };
+    let lease = match message.keep_lease {
+        false => types::PutLease::Set(LeaseId(message.lease)),
+        true if message.lease == 0 => types::PutLease::Keep,
+        true => return Err(DecodeError::Contradiction { field: "Put.lease" }),
+    };
+    Ok(types::Put { key: message.key, value, lease, prev_kv: message.prev_kv })
+}
+
+fn delete_range(message: log::DeleteRange) -> Result<types::DeleteRange, DecodeError> {
+    Ok(types::DeleteRange { range: range(message.range, "DeleteRange.range")?, prev_kv: message.prev_kv })
+}
+
+fn txn(message: log::Txn) -> Result<types::Txn, DecodeError> {
+    Ok(types::Txn {
+        compares: all(message.compares, compare)?,
+        success: all(message.success, operation)?,
+        failure: all(message.failure, operation)?,
+    })
+}
+
+fn operation(message: log::Operation) -> Result<types::Operation, DecodeError> {
+    Ok(match known(message.kind, "Operation.kind")? {
+        operation::Kind::Range(query) => types::Operation::Range(self::query(query)?),
+        operation::Kind::Put(put) => types::Operation::Put(self::put(put)?),
+        operation::Kind::DeleteRange(delete) => types::Operation::DeleteRange(delete_range(delete)?),
+        operation::Kind::Txn(txn) => types::Operation::Txn(self::txn(txn)?),
+    })
+}
+
+fn compare(message: log::Compare) -> Result<types::Compare, DecodeError> {
+    let operator = match known(compare::Operator::try_from(message.operator).ok(), "Compare.operator")? {
+        compare::Operator::Equal => types::CompareOperator::Equal,
+        compare::Operator::Greater => types::CompareOperator::Greater,
+        compare::Operator::Less => types::CompareOperator::Less,
+        compare::Operator::NotEqual => types::CompareOperator::NotEqual,
+    };
+    let target = match known(message.target, "Compare.target")? {
+        compare::Target::Version(version) => types::CompareTarget::Version(version),
+        compare::Target::CreateRevision(revision) => types::CompareTarget::Create(Revision(revision)),
+        compare::Target::ModRevision(revision) => types::CompareTarget::Mod(Revision(revision)),
+        compare::Target::Value(value) => types::CompareTarget::Value(value),
+        compare::Target::Lease(lease) => types::CompareTarget::Lease(LeaseId(lease)),
+    };
+    Ok(types::Compare { range: range(message.range, "Compare.range")?, operator, target })
+}
+
+fn query(message: log::RangeQuery) -> Result<types::RangeQuery, DecodeError> {
+    use log::range_query::{SortOrder, SortTarget};
+    let sort_order = match known(SortOrder::try_from(message.sort_order).ok(), "RangeQuery.sort_order")? {
+        SortOrder::None => types::SortOrder::None,
+        SortOrder::Ascend => types::SortOrder::Ascend,
+        SortOrder::Descend => types::SortOrder::Descend,
+    };
+    let sort_target = match known(SortTarget::try_from(message.sort_target).ok(), "RangeQuery.sort_target")? {
+        SortTarget::Key => types::SortTarget::Key,
+        SortTarget::Version => types::SortTarget::Version,
+        SortTarget::Create => types::SortTarget::Create,
+        SortTarget::Mod => types::SortTarget::Mod,
+        SortTarget::Value => types::SortTarget::Value,
+    };
+    Ok(types::RangeQuery {
+        range: range(message.range, "RangeQuery.range")?,
+        limit: message.limit,
+        revision: message.revision.map(Revision),
+        sort_order,
+        sort_target,
+        keys_only: message.keys_only,
+        count_only: message.count_only,
+        min_mod_revision: Revision(message.min_mod_revision),
+        max_mod_revision: Revision(message.max_mod_revision),
+        min_create_revision: Revision(message.min_create_revision),
+        max_create_revision: Revision(message.max_create_revision),
+    })
+}
+
+fn reply(message: log::Reply) -> Result<types::Reply, DecodeError> {
+    Ok(match known(message.kind, "Reply.kind")? {
+        reply::Kind::Blank(_) => types::Reply::Blank,
+        reply::Kind::Put(put) => types::Reply::Put(types::PutReply { prev_kv: put.prev_kv.map(key_value) }),
+        reply::Kind::DeleteRange(delete) => types::Reply::DeleteRange(types::DeleteRangeReply {
+            deleted: delete.deleted,
+            prev_kvs: delete.prev_kvs.into_iter().map(key_value).collect(),
+        }),
+        reply::Kind::Range(range) => types::Reply::Range(types::RangeReply {
+            kvs: range.kvs.into_iter().map(key_value).collect(),
+            more: range.more,
+            count: range.count,
+        }),
+        reply::Kind::Txn(txn) => types::Reply::Txn(types::TxnReply {
+            succeeded: txn.succeeded,
+            replies: all(txn.replies, self::reply)?,
+        }),
+        reply::Kind::Compact(_) => types::Reply::Compact,
+        reply::Kind::PublishMember(_) => types::Reply::PublishMember,
+    })
+}
+
+fn key_value(message: log::KeyValue) -> types::KeyValue {
+    types::KeyValue {
+        key: message.key,
+        create_revision: Revision(message.create_revision),
+        mod_revision: Revision(message.mod_revision),
+        version: message.version,
+        value: message.value,
+        lease: LeaseId(message.lease),
+    }
+}
+
+fn rejection(message: log::Rejection) -> Result<types::Rejection, DecodeError> {
+    Ok(match known(message.kind, "Rejection.kind")? {
+        rejection::Kind::Compacted(oldest) => types::Rejection::Compacted { oldest: Revision(oldest) },
+        rejection::Kind::FutureRevision(current) => {
+            types::Rejection::FutureRevision { current: Revision(current) }
+        }
+        rejection::Kind::KeyNotFound(_) => types::Rejection::KeyNotFound,
+        rejection::Kind::LeaseNotFound(_) => types::Rejection::LeaseNotFound,
+        rejection::Kind::UnknownCommand(kind) => types::Rejection::UnknownCommand(kind),
+    })
+}

@@ -1,0 +1,237 @@
+//! From clients' requests to the vocabulary: parsed once, at the door, with every check of form that etcd makes.
+//! Keys and values share the memory of the message they came in.
+
+use bytes::Bytes;
+use ringfence_types::limits::{TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
+use ringfence_types::{
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Freshness, KeyRange, LeaseId, Operation,
+    Put, PutLease, PutValue, RangeQuery, Revision, SortOrder, SortTarget, Txn,
+};
+use thiserror::Error;
+
+use crate::etcdserverpb as etcd;
+use crate::etcdserverpb::compare::TargetUnion;
+use crate::etcdserverpb::request_op::Request;
+use crate::overlap;
+
+/// Why a request is malformed. Nothing was done, and the same request can never succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// A key is empty.
+    #[error("key is not provided")]
+    KeyNotProvided,
+    /// An operation of a transaction holds none of the four requests.
+    #[error("an operation of the transaction is empty")]
+    OperationNotProvided,
+    /// A put with `ignore_value` brings a value.
+    #[error("value is provided together with ignore_value")]
+    ValueProvided,
+    /// A put with `ignore_lease` brings a lease.
+    #[error("lease is provided together with ignore_lease")]
+    LeaseProvided,
+    /// The order, or what it is by, is none that the API names.
+    #[error("invalid sort option: order {order}, target {target}")]
+    InvalidSortOption {
+        /// The order's number.
+        order: i32,
+        /// The target's number.
+        target: i32,
+    },
+    /// The relation of a compare, or its field, is none that the API names.
+    #[error("invalid compare: result {result}, target {target}")]
+    InvalidCompare {
+        /// The relation's number.
+        result: i32,
+        /// The field's number.
+        target: i32,
+    },
+    /// A list of a transaction is longer than what the transactions around it leave.
+    #[error("too many operations: {count} in one list of the transaction, at most {max} here")]
+    TooManyOperations {
+        /// Length of the longest list.
+        count: usize,
+        /// The longest allowed at this depth.
+        max: usize,
+    },
+    /// Transactions are nested too deep.
+    #[error("transactions are nested too deep: at most {TXN_DEPTH_MAX} levels")]
+    TooDeep,
+    /// A transaction would put one key twice, or put and delete it.
+    #[error("a key is changed by more than one operation of the transaction")]
+    DuplicateKey,
+}
+
+/// A question for a range, and how fresh its answer must be.
+pub fn range(request: etcd::RangeRequest) -> Result<(RangeQuery, Freshness), ParseError> {
+    let freshness = if request.serializable { Freshness::Any } else { Freshness::Linearizable };
+    Ok((query(request)?, freshness))
+}
+
+/// The command of a put.
+pub fn put(request: etcd::PutRequest) -> Result<Command, ParseError> {
+    Ok(Command::Put(put_operation(request)?))
+}
+
+/// The command of a deletion.
+pub fn delete_range(request: etcd::DeleteRangeRequest) -> Result<Command, ParseError> {
+    Ok(Command::DeleteRange(delete_operation(request)?))
+}
+
+/// A transaction, and how fresh its answer must be if it turns out to be a read: it may be any state only if the
+/// transaction has ranges and every one of them may.
+pub fn txn(request: etcd::TxnRequest) -> Result<(Txn, Freshness), ParseError> {
+    let freshness = txn_freshness(&request);
+    let txn = txn_operation(request, TXN_OPERATIONS_MAX, 1)?;
+    // Only after every list has been found short enough, so that no request can make this expensive.
+    overlap::check(&txn)?;
+    Ok((txn, freshness))
+}
+
+/// The command of a compaction.
+#[must_use]
+pub fn compaction(request: &etcd::CompactionRequest) -> Command {
+    Command::Compact { revision: Revision(request.revision) }
+}
+
+fn txn_freshness(request: &etcd::TxnRequest) -> Freshness {
+    let mut ranges = request.success.iter().chain(&request.failure).filter_map(|op| match &op.request {
+        Some(Request::RequestRange(range)) => Some(range.serializable),
+        _ => None,
+    });
+    match ranges.next() {
+        Some(true) if ranges.all(|serializable| serializable) => Freshness::Any,
+        _ => Freshness::Linearizable,
+    }
+}
+
+fn key(key: Bytes) -> Result<Bytes, ParseError> {
+    if key.is_empty() { Err(ParseError::KeyNotProvided) } else { Ok(key) }
+}
+
+fn key_range(start: Bytes, range_end: Bytes) -> Result<KeyRange, ParseError> {
+    Ok(KeyRange::from_etcd(key(start)?, range_end))
+}
+
+fn query(request: etcd::RangeRequest) -> Result<RangeQuery, ParseError> {
+    use etcd::range_request as wire;
+    let range = key_range(request.key, request.range_end)?;
+    let invalid = ParseError::InvalidSortOption { order: request.sort_order, target: request.sort_target };
+    let (Ok(order), Ok(target)) =
+        (wire::SortOrder::try_from(request.sort_order), wire::SortTarget::try_from(request.sort_target))
+    else {
+        return Err(invalid);
+    };
+    let sort_target = match target {
+        wire::SortTarget::Key => SortTarget::Key,
+        wire::SortTarget::Version => SortTarget::Version,
+        wire::SortTarget::Create => SortTarget::Create,
+        wire::SortTarget::Mod => SortTarget::Mod,
+        wire::SortTarget::Value => SortTarget::Value,
+    };
+    let sort_order = match order {
+        // As in etcd: who names a target without an order wants that order all the same.
+        wire::SortOrder::None if sort_target != SortTarget::Key => SortOrder::Ascend,
+        wire::SortOrder::None => SortOrder::None,
+        wire::SortOrder::Ascend => SortOrder::Ascend,
+        wire::SortOrder::Descend => SortOrder::Descend,
+    };
+    Ok(RangeQuery {
+        range,
+        // As in etcd, a negative limit is none, and a negative revision is the newest.
+        limit: u64::try_from(request.limit).unwrap_or(0),
+        revision: (request.revision > 0).then_some(Revision(request.revision)),
+        sort_order,
+        sort_target,
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        min_mod_revision: Revision(request.min_mod_revision),
+        max_mod_revision: Revision(request.max_mod_revision),
+        min_create_revision: Revision(request.min_create_revision),
+        max_create_revision: Revision(request.max_create_revision),
+    })
+}
+
+fn put_operation(request: etcd::PutRequest) -> Result<Put, ParseError> {
+    let key = key(request.key)?;
+    let value = match request.ignore_value {
+        false => PutValue::Set(request.value),
+        true if request.value.is_empty() => PutValue::Keep,
+        true => return Err(ParseError::ValueProvided),
+    };
+    let lease = match request.ignore_lease {
+        false => PutLease::Set(LeaseId(request.lease)),
+        true if request.lease == 0 => PutLease::Keep,
+        true => return Err(ParseError::LeaseProvided),
+    };
+    Ok(Put { key, value, lease, prev_kv: request.prev_kv })
+}
+
+fn delete_operation(request: etcd::DeleteRangeRequest) -> Result<DeleteRange, ParseError> {
+    Ok(DeleteRange { range: key_range(request.key, request.range_end)?, prev_kv: request.prev_kv })
+}
+
+/// One transaction whose lists may hold `operations_max` members; what its longest list uses of them is lost to the
+/// transactions nested in it, as in etcd.
+fn txn_operation(request: etcd::TxnRequest, operations_max: usize, depth: usize) -> Result<Txn, ParseError> {
+    if depth > TXN_DEPTH_MAX {
+        return Err(ParseError::TooDeep);
+    }
+    let count = request.compare.len().max(request.success.len()).max(request.failure.len());
+    if count > operations_max {
+        return Err(ParseError::TooManyOperations { count, max: operations_max });
+    }
+    let operations = |list: Vec<etcd::RequestOp>| {
+        list.into_iter().map(|op| operation(op, operations_max - count, depth)).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Txn {
+        compares: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
+        success: operations(request.success)?,
+        failure: operations(request.failure)?,
+    })
+}
+
+fn operation(op: etcd::RequestOp, operations_max: usize, depth: usize) -> Result<Operation, ParseError> {
+    Ok(match op.request.ok_or(ParseError::OperationNotProvided)? {
+        Request::RequestRange(range) => Operation::Range(query(range)?),
+        Request::RequestPut(put) => Operation::Put(put_operation(put)?),
+        Request::RequestDeleteRange(delete) => Operation::DeleteRange(delete_operation(delete)?),
+        Request::RequestTxn(txn) => Operation::Txn(txn_operation(txn, operations_max, depth + 1)?),
+    })
+}
+
+fn compare(request: etcd::Compare) -> Result<Compare, ParseError> {
+    use etcd::compare as wire;
+    let range = key_range(request.key, request.range_end)?;
+    let invalid = ParseError::InvalidCompare { result: request.result, target: request.target };
+    let (Ok(result), Ok(target)) =
+        (wire::CompareResult::try_from(request.result), wire::CompareTarget::try_from(request.target))
+    else {
+        return Err(invalid);
+    };
+    let operator = match result {
+        wire::CompareResult::Equal => CompareOperator::Equal,
+        wire::CompareResult::Greater => CompareOperator::Greater,
+        wire::CompareResult::Less => CompareOperator::Less,
+        wire::CompareResult::NotEqual => CompareOperator::NotEqual,
+    };
+    // As in etcd, the field named decides, and an operand of another field counts as zero or empty.
+    let target = match (target, request.target_union) {
+        (wire::CompareTarget::Version, Some(TargetUnion::Version(version))) => {
+            CompareTarget::Version(version)
+        }
+        (wire::CompareTarget::Version, _) => CompareTarget::Version(0),
+        (wire::CompareTarget::Create, Some(TargetUnion::CreateRevision(revision))) => {
+            CompareTarget::Create(Revision(revision))
+        }
+        (wire::CompareTarget::Create, _) => CompareTarget::Create(Revision(0)),
+        (wire::CompareTarget::Mod, Some(TargetUnion::ModRevision(revision))) => {
+            CompareTarget::Mod(Revision(revision))
+        }
+        (wire::CompareTarget::Mod, _) => CompareTarget::Mod(Revision(0)),
+        (wire::CompareTarget::Value, Some(TargetUnion::Value(value))) => CompareTarget::Value(value),
+        (wire::CompareTarget::Value, _) => CompareTarget::Value(Bytes::new()),
+        (wire::CompareTarget::Lease, Some(TargetUnion::Lease(lease))) => CompareTarget::Lease(LeaseId(lease)),
+        (wire::CompareTarget::Lease, _) => CompareTarget::Lease(LeaseId(0)),
+    };
+    Ok(Compare { range, operator, target })
+}

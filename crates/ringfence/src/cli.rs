@@ -1,0 +1,165 @@
+//! The command line: every command, and the flags that those which talk to a cluster share.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ringfence_client::{Client, Options};
+
+use crate::commands::{
+    bench, completions, config, del, dev, export, get, import, leader, member, put, serve, snapshot, status,
+    txn,
+};
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::units::HumanDuration;
+
+/// Ringfence, the consensus database that fences every write.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, after_help = Exit::TABLE, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The flags that all commands which talk to a cluster share.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Shared {
+    /// Where clients reach the nodes: host:port, several separated by commas. One is enough to begin with.
+    #[arg(
+        long,
+        global = true,
+        env = "RINGFENCE_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:2379"
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// The form of what is printed.
+    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// Longest that one request may take, all attempts together.
+    #[arg(long, global = true, default_value = "5s")]
+    pub(crate) timeout: HumanDuration,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one node.
+    Serve(Box<serve::Serve>),
+    /// Run a whole cluster on this machine, for development.
+    Dev(dev::Dev),
+    /// Store a value under a key.
+    Put(put::Put),
+    /// Read a key or a range of keys.
+    Get(get::Get),
+    /// Delete a key or a range of keys.
+    Del(del::Del),
+    /// Compare, then do one of two lists of operations, all at once.
+    Txn(txn::Txn),
+    /// Store many keys, read as JSON lines.
+    Import(import::Import),
+    /// Write all keys, or those with a prefix, as JSON lines.
+    Export(export::Export),
+    /// Show who leads, and how every node is.
+    Status(status::Status),
+    /// Show the members of the cluster.
+    #[command(subcommand)]
+    Member(member::Member),
+    /// Move the leadership.
+    #[command(subcommand)]
+    Leader(leader::Leader),
+    /// Save, check and restore the whole state.
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
+    /// Measure a cluster: Ringfence, or anything else that speaks the etcd v3 API.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print the completions of a shell.
+    Completions(completions::Completions),
+    /// Work with configuration files of `serve`.
+    #[command(subcommand)]
+    Config(config::Config),
+}
+
+impl Shared {
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.0
+    }
+
+    /// A client of the cluster that the flags name.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        self.client_with(Options::default())
+    }
+
+    /// The same with other options; the timeout is always the flag's.
+    pub(crate) fn client_with(&self, options: Options) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.endpoints, Options { timeout: self.timeout(), ..options })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_line_of_the_manual_is_understood() {
+        for line in [
+            "serve --name a --bootstrap --data-dir d --heartbeat-interval 80ms",
+            "serve --config ringfence.toml",
+            "dev --nodes 5 --base-port 4000 --json --data-dir d",
+            "put k v --endpoints a:1,b:2 --timeout 500ms",
+            "get k --output plain",
+            "get a --prefix --limit 5 --keys-only -o json",
+            "del a b",
+            "txn moves.txt",
+            "import - --in-flight 128 --state s",
+            "export --prefix pkg/",
+            "status --output json",
+            "member list",
+            "leader transfer --to node2",
+            "snapshot save f",
+            "snapshot status f",
+            "snapshot restore f --data-dir d --name a",
+            "bench put --connections 4 --clients 64 --value-size 256 --json",
+            "bench get --serializable --key-count 1000 --seconds 5 --warm-up 1",
+            "bench mixed --rate 5000",
+            "bench preload --key-count 1000000",
+            "completions bash",
+            "config check f",
+        ] {
+            let arguments = std::iter::once("ringfence").chain(line.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(arguments) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_flags_are_usage_errors() {
+        for (line, kind) in [
+            ("get k --prefiks", ErrorKind::UnknownArgument),
+            ("put", ErrorKind::MissingRequiredArgument),
+            ("get k --prefix --from-key", ErrorKind::ArgumentConflict),
+            ("get k --timeout 5", ErrorKind::ValueValidation),
+            ("serve --bootstrap --initial-cluster a=b:1", ErrorKind::ArgumentConflict),
+            ("serve --heartbeat-interval fast", ErrorKind::ValueValidation),
+            ("dev --nodes 0", ErrorKind::ValueValidation),
+            ("frobnicate", ErrorKind::InvalidSubcommand),
+        ] {
+            let arguments = std::iter::once("ringfence").chain(line.split_whitespace());
+            let error = Cli::try_parse_from(arguments).expect_err(line);
+            assert_eq!(error.kind(), kind, "{line}");
+            assert_eq!(error.exit_code(), Exit::Usage as i32, "{line}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `ringfence config`: work with configuration files of `serve`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::commands::serve::plan::Plan;
+use crate::commands::serve::settings::Settings;
+use crate::exit::Failure;
+use crate::output::print_table;
+
+/// Work with configuration files of `serve`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Check a configuration file without starting anything, and show what a node would do with it. Flags and environment
+    /// are left out of it. Exits with 10 where `serve` would.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+impl Config {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let Config::Check { file } = self;
+        let plan = Plan::new(Settings::read(&file)?)?;
+        let consensus = &plan.consensus;
+        let founders: Vec<String> = consensus
+            .founders
+            .iter()
+            .map(|founder| format!("{}={}", founder.name, founder.peer_address))
+            .collect();
+        let row = |name: &str, value: String| [name.to_owned(), value];
+        let rows = [
+            row("name", consensus.name.clone()),
+            row("data-dir", plan.data_dir.display().to_string()),
+            row("listen-client", plan.listen_client.to_string()),
+            row("listen-peer", plan.listen_peer.to_string()),
+            row("advertise-client", consensus.client_urls.join(",")),
+            row("advertise-peer", consensus.advertise_peer.clone()),
+            row("initial-cluster", founders.join(",")),
+            row("peer secret", if consensus.peer_secret.is_some() { "yes" } else { "no" }.to_owned()),
+            row("heartbeat-interval", format!("{:?}", consensus.timing.heartbeat)),
+            row("leader-lease", format!("{:?}", consensus.timing.leader_lease)),
+            row("election-timeout", format!("{:?}", consensus.timing.election_spread)),
+            row("checkpoint-interval", format!("{:?}", consensus.checkpoint_interval)),
+            row("log-retention-bytes", consensus.retention.bytes.to_string()),
+            row("log-retention-time", format!("{:?}", consensus.retention.time)),
+            row("log-segment-size", consensus.wal_segment_bytes.to_string()),
+            row("store-cache-size", consensus.store_cache_bytes.to_string()),
+            row("runtime-threads", plan.runtime_threads.to_string()),
+        ];
+        print_table(["SETTING", "VALUE"], &rows)
+    }
+}

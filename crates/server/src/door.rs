@@ -1,0 +1,175 @@
+//! The door on the clients' port: finds the room that a request is for, and counts. Plain HTTP and gRPC come in through
+//! the same one.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use hyper::body::Incoming;
+use ringfence_proto::etcdserverpb::cluster_server::ClusterServer;
+use ringfence_proto::etcdserverpb::kv_server::KvServer;
+use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use ringfence_proto::{ERROR_DETAIL_KEY, FILE_DESCRIPTORS};
+use ringfence_types::limits::{GRPC_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX};
+use tokio::sync::Semaphore;
+use tonic::Code;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::calls::{Calls, Method};
+use crate::cluster::Cluster;
+use crate::health::Health;
+use crate::kv::Kv;
+use crate::limits::SNAPSHOTS_MAX;
+use crate::maintenance::Maintenance;
+use crate::plain;
+use crate::served::Served;
+use crate::status::Trouble;
+
+/// The header in which gRPC puts the code of a call that ends without a message.
+const GRPC_STATUS: &str = "grpc-status";
+/// The path below which the calls lie that are frequent enough to skip the table of paths.
+const KV: &str = "/etcdserverpb.KV/";
+
+/// A handle on all rooms; one for each connection.
+#[derive(Clone)]
+pub(crate) struct Door {
+    served: Served,
+    calls: Arc<Calls>,
+    kv: KvServer<Kv>,
+    routes: Routes,
+}
+
+impl Door {
+    pub(crate) fn new(served: Served) -> Door {
+        let kv =
+            KvServer::new(Kv { served: served.clone() }).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+        let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
+            .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots }))
+            .add_service(HealthServer::new(Health { served: served.clone() }))
+            .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
+            .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))
+            .prepare();
+        Door { served, calls: Arc::new(Calls::default()), kv, routes }
+    }
+
+    /// Answers one request.
+    pub(crate) fn call(
+        &self,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
+        let method = Method::of(request.uri().path());
+        let room = self.room(request);
+        let calls = Arc::clone(&self.calls);
+        async move {
+            if let Some(method) = method {
+                calls.started(method);
+            }
+            let mut response = room.await?;
+            let code = response
+                .headers()
+                .get(GRPC_STATUS)
+                .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+            if code != Code::Ok && !response.headers().contains_key(ERROR_DETAIL_KEY) {
+                explain(code, &mut response);
+            }
+            if let Some(method) = method {
+                calls.handled(method, code);
+            }
+            Ok(response)
+        }
+    }
+
+    fn room(&self, request: http::Request<Incoming>) -> Room {
+        let path = request.uri().path();
+        if path.starts_with(KV) {
+            return self.kv.clone().call(request);
+        }
+        if !is_grpc(&request) {
+            let (served, calls) = (self.served.clone(), Arc::clone(&self.calls));
+            return Box::pin(async move {
+                Ok(plain::answer(&served, &calls, request.method(), request.uri()).await)
+            });
+        }
+        let mut routes = self.routes.clone();
+        Box::pin(async move { routes.call(request.map(Body::new)).await })
+    }
+}
+
+/// Whether a request claims to be gRPC; everything else is plain HTTP.
+fn is_grpc(request: &http::Request<Incoming>) -> bool {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// An answer that is being made.
+type Room = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+/// Gives a refusal that was made before any service saw the request the detail that every status carries.
+fn explain(code: Code, response: &mut http::Response<Body>) {
+    let message =
+        response.headers().get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or_default();
+    // The codec refuses a message by the length that it announces, in words that no client of etcd knows.
+    let too_large = code == Code::OutOfRange && message.contains("message%20length%20too%20large");
+    let trouble = match code {
+        Code::OutOfRange if too_large => {
+            Trouble::TooLarge { size: GRPC_MESSAGE_BYTES_MAX + 1, max: REQUEST_BYTES_MAX }
+        }
+        Code::Unimplemented => Trouble::Unsupported("the server has no such method"),
+        // Health, reflection and the like have errors of their own, which promise nothing about the store.
+        _ => return,
+    };
+    let replacement: http::Response<Body> = trouble.status(Vec::new()).into_http();
+    *response = replacement;
+    response
+        .headers_mut()
+        .entry(http::header::CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/grpc"));
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    fn status_of(response: &http::Response<Body>) -> Status {
+        Status::from_header_map(response.headers()).expect("a refusal has a status")
+    }
+
+    fn refusal(status: Status) -> http::Response<Body> {
+        status.into_http()
+    }
+
+    #[test]
+    fn a_message_that_the_codec_refused_is_etcds_too_large() {
+        let words =
+            "Error, decoded message length too large: found 9000000 bytes, the limit is: 2097152 bytes";
+        let mut response = refusal(Status::out_of_range(words));
+        explain(Code::OutOfRange, &mut response);
+        let status = status_of(&response);
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::InvalidArgument, "etcdserver: request is too large")
+        );
+        assert!(response.headers().contains_key(ERROR_DETAIL_KEY));
+    }
+
+    #[test]
+    fn an_unknown_method_is_refused_with_a_detail() {
+        let mut response = refusal(Status::unimplemented(""));
+        explain(Code::Unimplemented, &mut response);
+        assert_eq!(status_of(&response).code(), Code::Unimplemented);
+        assert!(response.headers().contains_key(ERROR_DETAIL_KEY));
+    }
+}

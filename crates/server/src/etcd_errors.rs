@@ -1,0 +1,58 @@
+//! etcd's fixed error replies, as far as this server gives them. Clients recognise an error by its message, so code and
+//! message are both part of the protocol; `etcd_errors.txt` is the protocol's whole list.
+
+use tonic::Code;
+
+/// A gRPC code with its message.
+pub(crate) type Fixed = (Code, &'static str);
+
+macro_rules! fixed {
+    ($($name:ident = $code:ident $message:literal;)*) => {
+        $(pub(crate) const $name: Fixed = (Code::$code, $message);)*
+
+        /// All of them, for the test that none is invented.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Fixed] = &[$($name),*];
+    };
+}
+
+fixed! {
+    EMPTY_KEY = InvalidArgument "etcdserver: key is not provided";
+    KEY_NOT_FOUND = InvalidArgument "etcdserver: key not found";
+    VALUE_PROVIDED = InvalidArgument "etcdserver: value is provided";
+    LEASE_PROVIDED = InvalidArgument "etcdserver: lease is provided";
+    TOO_MANY_OPERATIONS = InvalidArgument "etcdserver: too many operations in txn request";
+    DUPLICATE_KEY = InvalidArgument "etcdserver: duplicate key given in txn request";
+    INVALID_SORT_OPTION = InvalidArgument "etcdserver: invalid sort option";
+    COMPACTED = OutOfRange "etcdserver: mvcc: required revision has been compacted";
+    FUTURE_REVISION = OutOfRange "etcdserver: mvcc: required revision is a future revision";
+    LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";
+    REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
+    TOO_MANY_REQUESTS = ResourceExhausted "etcdserver: too many requests";
+    NO_LEADER = Unavailable "etcdserver: no leader";
+    NOT_LEADER = FailedPrecondition "etcdserver: not leader";
+    NOT_CAPABLE = FailedPrecondition "etcdserver: not capable";
+    STOPPED = Unavailable "etcdserver: server stopped";
+    TIMEOUT = Unavailable "etcdserver: request timed out";
+    TIMEOUT_LEADER_FAILED = Unavailable "etcdserver: request timed out, possibly due to previous leader failure";
+    TIMEOUT_CONNECTION_LOST = Unavailable "etcdserver: request timed out, possibly due to connection lost";
+    UNHEALTHY = Unavailable "etcdserver: unhealthy cluster";
+    BAD_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
+    INVALID_DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
+    NO_DOWNGRADE = FailedPrecondition "etcdserver: no inflight downgrade job";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn every_fixed_error_is_one_of_the_protocols() {
+        let known: Vec<(&str, &str)> =
+            include_str!("etcd_errors.txt").lines().filter_map(|line| line.split_once('\t')).collect();
+        assert!(known.len() > ALL.len(), "the list is not empty by mistake");
+        for (code, message) in ALL {
+            assert!(known.contains(&(&*format!("{code:?}"), *message)), "{code:?} {message}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The KV service: parse once, pass the gate, propose or read, and turn the outcome into an answer.
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use prost::Message;
+use ringfence_proto::etcdserverpb::kv_server;
+use ringfence_proto::etcdserverpb::{self as etcd};
+use ringfence_proto::{request, response};
+use ringfence_store::View;
+use ringfence_types::{Applied, Command, Freshness, KeyRange, Operation, RangeEnd, RangeQuery, Reply, Txn};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::limits::SHORT_TXN_KEYS_MAX;
+use crate::range_stream;
+use crate::served::Served;
+use crate::status::Trouble;
+use crate::{deadline, gate};
+
+/// The service.
+pub(crate) struct Kv {
+    pub(crate) served: Served,
+}
+
+#[async_trait]
+impl kv_server::Kv for Kv {
+    async fn range(
+        &self,
+        request: Request<etcd::RangeRequest>,
+    ) -> Result<Response<etcd::RangeResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.served.answer(self.read_range(&metadata, request).await)
+    }
+
+    type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<etcd::RangeStreamResponse, Status>> + Send>>;
+
+    async fn range_stream(
+        &self,
+        request: Request<etcd::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let opened = self.open_range(&metadata, request).await;
+        // The state is fresh enough from here on; the stream takes views of its own.
+        self.served.answer(opened.map(|(_, query)| {
+            Box::pin(range_stream::chunks(self.served.clone(), query)) as Self::RangeStreamStream
+        }))
+    }
+
+    async fn put(&self, request: Request<etcd::PutRequest>) -> Result<Response<etcd::PutResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let applied = self.write(&metadata, request, request::put).await;
+        self.served.answer(applied.map(|applied| match applied.reply {
+            Reply::Put(reply) => response::put(reply, self.served.header(applied.revision)),
+            reply => unexpected("a put", &reply),
+        }))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<etcd::DeleteRangeRequest>,
+    ) -> Result<Response<etcd::DeleteRangeResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let applied = self.write(&metadata, request, request::delete_range).await;
+        self.served.answer(applied.map(|applied| match applied.reply {
+            Reply::DeleteRange(reply) => response::delete_range(reply, self.served.header(applied.revision)),
+            reply => unexpected("a deletion", &reply),
+        }))
+    }
+
+    async fn txn(&self, request: Request<etcd::TxnRequest>) -> Result<Response<etcd::TxnResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.served.answer(self.transact(&metadata, request).await)
+    }
+
+    async fn compact(
+        &self,
+        request: Request<etcd::CompactionRequest>,
+    ) -> Result<Response<etcd::CompactionResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let applied = self.write(&metadata, request, |request| Ok(request::compaction(&request))).await;
+        self.served.answer(applied.map(|applied| match applied.reply {
+            Reply::Compact => etcd::CompactionResponse { header: Some(self.served.header(applied.revision)) },
+            reply => unexpected("a compaction", &reply),
+        }))
+    }
+}
+
+impl Kv {
+    /// The way of a write: gate, parse, propose; what `apply` refused is a refusal here.
+    async fn write<R: Message>(
+        &self,
+        metadata: &MetadataMap,
+        request: R,
+        parse: impl FnOnce(R) -> Result<Command, request::ParseError>,
+    ) -> Result<Applied, Trouble> {
+        gate::leader(metadata, &self.served.node)?;
+        gate::size(&request)?;
+        let command = parse(request)?;
+        Ok(self.served.node.propose(&command, deadline::of(metadata)).await??)
+    }
+
+    async fn transact(
+        &self,
+        metadata: &MetadataMap,
+        request: etcd::TxnRequest,
+    ) -> Result<etcd::TxnResponse, Trouble> {
+        gate::leader(metadata, &self.served.node)?;
+        gate::size(&request)?;
+        let (txn, freshness) = request::txn(request)?;
+        if txn.is_read_only() {
+            let view = self.view(metadata, freshness).await?;
+            let (revision, reply) = if is_short_txn(&txn) {
+                (view.revision(), view.evaluate(&txn)?)
+            } else {
+                drop(view);
+                self.served.read_long(move |view| Ok((view.revision(), view.evaluate(&txn)?))).await?
+            };
+            return Ok(response::txn(reply, self.served.header(revision)));
+        }
+        let applied = self.served.node.propose(&Command::Txn(txn), deadline::of(metadata)).await??;
+        match applied.reply {
+            Reply::Txn(reply) => Ok(response::txn(reply, self.served.header(applied.revision))),
+            reply => unexpected("a transaction", &reply),
+        }
+    }
+
+    async fn read_range(
+        &self,
+        metadata: &MetadataMap,
+        request: etcd::RangeRequest,
+    ) -> Result<etcd::RangeResponse, Trouble> {
+        let (view, query) = self.open_range(metadata, request).await?;
+        let (revision, reply) = if is_short(&query) {
+            (view.revision(), view.range(&query)?)
+        } else {
+            drop(view);
+            self.served.read_long(move |view| Ok((view.revision(), view.range(&query)?))).await?
+        };
+        Ok(response::range(reply, self.served.header(revision)))
+    }
+
+    /// What every read of a range begins with: the question, and a state fresh enough to answer it.
+    async fn open_range(
+        &self,
+        metadata: &MetadataMap,
+        request: etcd::RangeRequest,
+    ) -> Result<(View, RangeQuery), Trouble> {
+        gate::leader(metadata, &self.served.node)?;
+        let (query, freshness) = request::range(request)?;
+        Ok((self.view(metadata, freshness).await?, query))
+    }
+
+    async fn view(&self, metadata: &MetadataMap, freshness: Freshness) -> Result<View, Trouble> {
+        match freshness {
+            Freshness::Any => Ok(self.served.node.view()),
+            freshness => Ok(self.served.node.read_barrier(freshness, deadline::of(metadata)).await?),
+        }
+    }
+}
+
+/// Whether a range is surely read in a moment, so that a thread of its own would cost more than it saves.
+fn is_short(query: &RangeQuery) -> bool {
+    query.range.end == RangeEnd::Single || is_one_key(&query.range)
+}
+
+/// Whether a range holds one possible key at most, written as an interval.
+fn is_one_key(range: &KeyRange) -> bool {
+    matches!(&range.end, RangeEnd::Before(end)
+        if end.len() == range.start.len() + 1 && end.starts_with(&range.start) && end.ends_with(&[0]))
+}
+
+fn is_short_txn(txn: &Txn) -> bool {
+    let ranges = txn.success.iter().chain(&txn.failure).filter_map(|operation| match operation {
+        Operation::Range(query) => Some(query),
+        _ => None,
+    });
+    let compares = txn.compares.iter().map(|compare| &compare.range);
+    ranges.clone().all(is_short)
+        && compares.clone().all(|range| range.end == RangeEnd::Single)
+        && ranges.count() + compares.count() <= SHORT_TXN_KEYS_MAX
+}
+
+/// A command's answer is of the command's kind, on this member and on any that forwarded it.
+fn unexpected<T>(command: &str, reply: &Reply) -> T {
+    panic!("the reply to {command} is of the command's kind, and this one is {reply:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ringfence_types::{Compare, CompareOperator, CompareTarget};
+
+    use super::*;
+
+    fn query(start: &'static str, end: &'static str) -> RangeQuery {
+        RangeQuery::new(KeyRange::from_etcd(Bytes::from_static(start.as_bytes()), end.into()))
+    }
+
+    #[test]
+    fn only_reads_of_a_few_keys_run_where_the_call_runs() {
+        assert!(is_short(&query("a", "")) && is_short(&query("a", "a\0")));
+        assert!(!is_short(&query("a", "b")) && !is_short(&query("a", "\0")) && !is_short(&query("a", "b\0")));
+        let get = |end| Operation::Range(query("a", end));
+        let txn = |success, failure| Txn { compares: vec![], success, failure };
+        assert!(is_short_txn(&txn(vec![get("")], vec![get("")])));
+        assert!(!is_short_txn(&txn(vec![get("")], vec![get("b")])));
+        assert!(!is_short_txn(&txn(vec![get(""); 65], vec![])));
+        let range = KeyRange::all();
+        let compare = Compare { range, operator: CompareOperator::Equal, target: CompareTarget::Version(0) };
+        assert!(!is_short_txn(&Txn { compares: vec![compare], ..Txn::default() }));
+    }
+}

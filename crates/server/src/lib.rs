@@ -1,0 +1,31 @@
+//! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
+//! probes and metrics, all on one port.
+//!
+//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `cluster` or `maintenance`
+//! (parse once, with `ringfence-proto`), `gate` (may only reject), then the node: [`ringfence_consensus::Node::propose`]
+//! for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes wrong anywhere becomes a gRPC
+//! status in one place, `status`; nothing else makes one. No retry, no state of a client and no clock lives here.
+
+mod calls;
+mod cluster;
+mod deadline;
+mod door;
+mod etcd_errors;
+mod gate;
+mod gather;
+mod health;
+mod kv;
+mod limits;
+mod maintenance;
+mod metrics;
+mod plain;
+mod range_stream;
+mod serve;
+mod served;
+mod snapshot;
+mod status;
+
+pub use serve::{ServeError, ServerConfig, bind, serve};
+
+/// The version of the etcd API that is served: what clients that look at the server's version are told.
+pub const ETCD_VERSION: &str = "3.7.0";

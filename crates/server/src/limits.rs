@@ -1,0 +1,40 @@
+//! The bounds of what clients can make the server hold.
+
+use std::time::Duration;
+
+/// Most client connections at once; further ones wait to be accepted.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+/// Most calls at once on one connection.
+pub(crate) const CALLS_PER_CONNECTION_MAX: u32 = 4_096;
+/// Most reads of more than a few keys at once; further ones wait.
+pub(crate) const LONG_READS_MAX: usize = 32;
+/// Most copies of the state that are made and sent at once.
+pub(crate) const SNAPSHOTS_MAX: usize = 2;
+/// A transaction that reads up to this many single keys runs where the call runs; a larger one on a thread that may
+/// block.
+pub(crate) const SHORT_TXN_KEYS_MAX: usize = 64;
+/// Most keys in one message of a streamed range.
+pub(crate) const STREAM_CHUNK_KEYS_MAX: usize = 10_000;
+/// Soft bound on the bytes in one message of a streamed range; it always holds at least one key.
+pub(crate) const STREAM_CHUNK_BYTES_MAX: usize = 512 << 10;
+/// Largest HTTP/2 frame that a client may send.
+pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// What a client may send on one call before it must wait; any request fits.
+pub(crate) const CALL_WINDOW_BYTES: u32 = 2 << 20;
+/// What a client may send on one connection before it must wait.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// What is kept of answers on one call that the client does not read.
+pub(crate) const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// After this long without a sign of life a client is asked for one.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a client may take to answer that.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client may take to send the head of a plain HTTP request.
+pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stopping server lets calls end by themselves.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(
+    CALL_WINDOW_BYTES as usize >= ringfence_types::limits::GRPC_MESSAGE_BYTES_MAX,
+    "the largest request needs no second window"
+);

@@ -1,0 +1,362 @@
+//! From everything that can go wrong to what the client is told: the one place that does it.
+//!
+//! A gRPC code is a promise about side effects, and so is `attempt_applied` in the detail that every status carries:
+//!
+//! | fact | gRPC code | this attempt applied |
+//! |---|---|---|
+//! | malformed, too large, unknown or contradictory option | `INVALID_ARGUMENT` | no |
+//! | compacted or future revision | `OUT_OF_RANGE` | no |
+//! | a limit or overload | `RESOURCE_EXHAUSTED` | no |
+//! | no leader, no leader lease, read-only minority, starting | `UNAVAILABLE` | no |
+//! | leadership lost, forward broken, deadline after proposing, node stopped | `UNAVAILABLE` | **unknown** |
+//!
+//! Where etcd has a fixed code and message for a fact, that pair is used, and the plain words are in the detail.
+
+use bytes::Bytes;
+use prost::Message;
+use ringfence_consensus::{BarrierError, Failure, ProposeError, ReadOnly, TransferError};
+use ringfence_proto::ERROR_DETAIL_KEY;
+use ringfence_proto::request::ParseError;
+use ringfence_proto::ringfence_v1::ErrorDetail;
+use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
+use ringfence_store::ReadError;
+use ringfence_types::Rejection;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::etcd_errors::{self as etcd, Fixed};
+
+/// Why a call is not answered with a response.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The request is malformed.
+    Parse(ParseError),
+    /// The request is larger than any may be.
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// The client asked to be refused where no leader is known.
+    LeaderRequired,
+    /// The write has no outcome.
+    Propose(ProposeError),
+    /// The write, or the question, was refused.
+    Rejected(Rejection),
+    /// The read could not be made as fresh as asked for.
+    Barrier(BarrierError),
+    /// The state could not be read.
+    Read(ReadError),
+    /// Leadership was not handed over.
+    Transfer(TransferError),
+    /// A copy of the state could not be made.
+    Snapshot(Failure),
+    /// A file could not be read while it was being sent.
+    SnapshotFile(std::io::Error),
+    /// Too many calls of an expensive kind are under way.
+    Busy(&'static str),
+    /// A downgrade was asked for, and there is no version that this one could go back to.
+    DowngradeTarget,
+    /// A downgrade was to be cancelled, and none is under way.
+    NoDowngrade,
+    /// The call is part of the API, but this version does not serve it.
+    Unsupported(&'static str),
+}
+
+/// What the client is told.
+struct Told {
+    code: Code,
+    message: std::borrow::Cow<'static, str>,
+    reason: &'static str,
+    applied: AttemptApplied,
+    words: String,
+}
+
+impl Trouble {
+    /// Whether the leader's address helps: another member may serve what this one did not.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        let told = self.told();
+        told.code == Code::Unavailable || told.reason == "not_leader"
+    }
+
+    /// The status with its detail.
+    pub(crate) fn status(&self, leader_client_urls: Vec<String>) -> Status {
+        let Told { code, message, reason, applied, words } = self.told();
+        let detail = ErrorDetail {
+            reason: reason.to_owned(),
+            attempt_applied: applied.into(),
+            leader_client_urls,
+            message: words,
+        };
+        let mut status = Status::new(code, message);
+        let value = MetadataValue::from_bytes(&Bytes::from(detail.encode_to_vec()));
+        status.metadata_mut().insert_bin(ERROR_DETAIL_KEY, value);
+        status
+    }
+
+    fn told(&self) -> Told {
+        match self {
+            Trouble::Parse(error) => parse(error),
+            Trouble::TooLarge { size, max } => too_large(*size, *max),
+            Trouble::LeaderRequired => refused(
+                etcd::NO_LEADER,
+                "no_leader",
+                "this member knows no leader, and the call requires one",
+            ),
+            Trouble::Propose(error) => propose(error),
+            Trouble::Rejected(rejection) => rejected(rejection),
+            Trouble::Barrier(error) => barrier(error),
+            Trouble::Read(ReadError::Rejected(rejection)) => rejected(rejection),
+            Trouble::Read(ReadError::Store(error)) => refused(etcd::UNHEALTHY, "state_unreadable", error),
+            Trouble::Transfer(error) => transfer(error),
+            Trouble::Snapshot(failure) => refused(etcd::UNHEALTHY, "snapshot_failed", failure),
+            Trouble::SnapshotFile(error) => {
+                refused(etcd::UNHEALTHY, "snapshot_failed", format!("the copy cannot be read back: {error}"))
+            }
+            Trouble::Busy(what) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", what),
+            Trouble::DowngradeTarget => refused(
+                etcd::INVALID_DOWNGRADE_TARGET,
+                "downgrade_target",
+                "there is no older version that this cluster could go back to",
+            ),
+            Trouble::NoDowngrade => refused(etcd::NO_DOWNGRADE, "no_downgrade", "no downgrade is under way"),
+            Trouble::Unsupported(what) => Told {
+                code: Code::Unimplemented,
+                message: format!("ringfence: {what}").into(),
+                reason: "unsupported",
+                applied: AttemptApplied::No,
+                words: (*what).to_owned(),
+            },
+        }
+    }
+}
+
+/// A definite refusal: the attempt changed nothing and never will.
+fn refused(fixed: Fixed, reason: &'static str, words: impl ToString) -> Told {
+    let words = words.to_string();
+    Told { code: fixed.0, message: fixed.1.into(), reason, applied: AttemptApplied::No, words }
+}
+
+/// An end that leaves it open whether the attempt changed something.
+fn unknown(fixed: Fixed, reason: &'static str, words: impl ToString) -> Told {
+    Told { applied: AttemptApplied::Unknown, ..refused(fixed, reason, words) }
+}
+
+fn parse(error: &ParseError) -> Told {
+    match error {
+        ParseError::KeyNotProvided => refused(etcd::EMPTY_KEY, "key_not_provided", error),
+        // etcd answers an operation without content like this.
+        ParseError::OperationNotProvided => refused(etcd::KEY_NOT_FOUND, "operation_not_provided", error),
+        ParseError::ValueProvided => refused(etcd::VALUE_PROVIDED, "value_provided", error),
+        ParseError::LeaseProvided => refused(etcd::LEASE_PROVIDED, "lease_provided", error),
+        ParseError::InvalidSortOption { .. } => {
+            refused(etcd::INVALID_SORT_OPTION, "invalid_sort_option", error)
+        }
+        ParseError::InvalidCompare { .. } => Told {
+            code: Code::InvalidArgument,
+            message: format!("ringfence: {error}").into(),
+            reason: "invalid_compare",
+            applied: AttemptApplied::No,
+            words: error.to_string(),
+        },
+        ParseError::TooManyOperations { .. } | ParseError::TooDeep => {
+            refused(etcd::TOO_MANY_OPERATIONS, "too_many_operations", error)
+        }
+        ParseError::DuplicateKey => refused(etcd::DUPLICATE_KEY, "duplicate_key", error),
+    }
+}
+
+fn too_large(size: usize, max: usize) -> Told {
+    let words = format!("the request has {size} bytes; at most {max} are accepted");
+    refused(etcd::REQUEST_TOO_LARGE, "request_too_large", words)
+}
+
+fn rejected(rejection: &Rejection) -> Told {
+    match rejection {
+        Rejection::Compacted { .. } => refused(etcd::COMPACTED, "compacted", rejection),
+        Rejection::FutureRevision { .. } => refused(etcd::FUTURE_REVISION, "future_revision", rejection),
+        Rejection::KeyNotFound => refused(etcd::KEY_NOT_FOUND, "key_not_found", rejection),
+        Rejection::LeaseNotFound => refused(etcd::LEASE_NOT_FOUND, "lease_not_found", rejection),
+        Rejection::UnknownCommand(_) => refused(etcd::NOT_CAPABLE, "unknown_command", rejection),
+    }
+}
+
+fn propose(error: &ProposeError) -> Told {
+    let told = match error {
+        ProposeError::NoLeader { read_only } => no_leader(read_only.as_ref()),
+        ProposeError::NoLease(read_only) => no_leader(Some(read_only)),
+        ProposeError::NotReady(why) => refused(etcd::NO_LEADER, "not_ready", why),
+        ProposeError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", error),
+        ProposeError::TooLarge { size, max } => too_large(*size, *max),
+        ProposeError::DeadlineBefore => refused(etcd::TIMEOUT, "deadline_before_proposing", error),
+        ProposeError::DeadlineAfter => unknown(etcd::TIMEOUT, "deadline_after_proposing", error),
+        ProposeError::LeadershipLost => unknown(etcd::TIMEOUT_LEADER_FAILED, "leadership_lost", error),
+        ProposeError::ForwardBroken => unknown(etcd::TIMEOUT_CONNECTION_LOST, "forward_broken", error),
+        ProposeError::Stopped(_) => unknown(etcd::STOPPED, "node_stopped", error),
+    };
+    assert_eq!(
+        told.applied == AttemptApplied::No,
+        error.is_definite(),
+        "what the client is told of a write's side effects is what consensus knows of them: {error:?}"
+    );
+    told
+}
+
+/// A read changes nothing, so whatever ended it, the attempt is not applied.
+fn barrier(error: &BarrierError) -> Told {
+    match error {
+        BarrierError::NoLeader { read_only } => no_leader(read_only.as_ref()),
+        BarrierError::NoQuorum(read_only) => no_leader(Some(read_only)),
+        BarrierError::NotReady(why) => refused(etcd::NO_LEADER, "not_ready", why),
+        BarrierError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", error),
+        BarrierError::Deadline => refused(etcd::TIMEOUT, "deadline", error),
+        BarrierError::Rejected(rejection) => rejected(rejection),
+    }
+}
+
+fn no_leader(read_only: Option<&ReadOnly>) -> Told {
+    match read_only {
+        Some(read_only) => refused(
+            etcd::NO_LEADER,
+            "read_only",
+            format!(
+                "this member is {read_only}; serializable reads still work, and writes will again once a majority is \
+                 reachable"
+            ),
+        ),
+        None => refused(
+            etcd::NO_LEADER,
+            "no_leader",
+            "this member knows no leader at the moment; an election may be under way",
+        ),
+    }
+}
+
+fn transfer(error: &TransferError) -> Told {
+    match error {
+        TransferError::NotLeader => refused(etcd::NOT_LEADER, "not_leader", error),
+        TransferError::BadTarget(_) => refused(etcd::BAD_TRANSFEREE, "bad_transferee", error),
+        TransferError::NotReady { .. } => refused(etcd::BAD_TRANSFEREE, "transferee_not_ready", error),
+        TransferError::Timeout(_) => unknown(etcd::TIMEOUT, "transfer_timeout", error),
+    }
+}
+
+macro_rules! trouble_from {
+    ($($error:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$error> for Trouble {
+            fn from(error: $error) -> Trouble {
+                Trouble::$variant(error)
+            }
+        })*
+    };
+}
+
+trouble_from! {
+    ParseError => Parse,
+    ProposeError => Propose,
+    Rejection => Rejected,
+    BarrierError => Barrier,
+    ReadError => Read,
+    TransferError => Transfer,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringfence_types::{NodeId, Revision};
+
+    use super::*;
+
+    fn read_only() -> ReadOnly {
+        ReadOnly { since: Duration::from_secs(3), reason: "only 1 of 3 voters answers".to_owned() }
+    }
+
+    fn detail(status: &Status) -> ErrorDetail {
+        let value = status.metadata().get_bin(ERROR_DETAIL_KEY).expect("every status carries a detail");
+        ErrorDetail::decode(value.to_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn each_fact_has_its_code_message_and_promise() {
+        use AttemptApplied::{No, Unknown};
+        let table: Vec<(Trouble, Fixed, AttemptApplied)> = vec![
+            (ParseError::KeyNotProvided.into(), etcd::EMPTY_KEY, No),
+            (ParseError::OperationNotProvided.into(), etcd::KEY_NOT_FOUND, No),
+            (ParseError::ValueProvided.into(), etcd::VALUE_PROVIDED, No),
+            (ParseError::LeaseProvided.into(), etcd::LEASE_PROVIDED, No),
+            (ParseError::InvalidSortOption { order: 9, target: 0 }.into(), etcd::INVALID_SORT_OPTION, No),
+            (ParseError::TooManyOperations { count: 9, max: 8 }.into(), etcd::TOO_MANY_OPERATIONS, No),
+            (ParseError::TooDeep.into(), etcd::TOO_MANY_OPERATIONS, No),
+            (ParseError::DuplicateKey.into(), etcd::DUPLICATE_KEY, No),
+            (Trouble::TooLarge { size: 2, max: 1 }, etcd::REQUEST_TOO_LARGE, No),
+            (Trouble::LeaderRequired, etcd::NO_LEADER, No),
+            (Rejection::Compacted { oldest: Revision(4) }.into(), etcd::COMPACTED, No),
+            (Rejection::FutureRevision { current: Revision(4) }.into(), etcd::FUTURE_REVISION, No),
+            (Rejection::KeyNotFound.into(), etcd::KEY_NOT_FOUND, No),
+            (Rejection::LeaseNotFound.into(), etcd::LEASE_NOT_FOUND, No),
+            (Rejection::UnknownCommand("x".to_owned()).into(), etcd::NOT_CAPABLE, No),
+            (ProposeError::NoLeader { read_only: None }.into(), etcd::NO_LEADER, No),
+            (ProposeError::NoLease(read_only()).into(), etcd::NO_LEADER, No),
+            (ProposeError::NotReady("starting".to_owned()).into(), etcd::NO_LEADER, No),
+            (ProposeError::Overloaded("8192 wait".to_owned()).into(), etcd::TOO_MANY_REQUESTS, No),
+            (ProposeError::TooLarge { size: 2, max: 1 }.into(), etcd::REQUEST_TOO_LARGE, No),
+            (ProposeError::DeadlineBefore.into(), etcd::TIMEOUT, No),
+            (ProposeError::DeadlineAfter.into(), etcd::TIMEOUT, Unknown),
+            (ProposeError::LeadershipLost.into(), etcd::TIMEOUT_LEADER_FAILED, Unknown),
+            (ProposeError::ForwardBroken.into(), etcd::TIMEOUT_CONNECTION_LOST, Unknown),
+            (ProposeError::Stopped("disk".to_owned()).into(), etcd::STOPPED, Unknown),
+            (BarrierError::NoLeader { read_only: None }.into(), etcd::NO_LEADER, No),
+            (BarrierError::NoQuorum(read_only()).into(), etcd::NO_LEADER, No),
+            (BarrierError::NotReady("starting".to_owned()).into(), etcd::NO_LEADER, No),
+            (BarrierError::Overloaded("65536 wait".to_owned()).into(), etcd::TOO_MANY_REQUESTS, No),
+            (BarrierError::Deadline.into(), etcd::TIMEOUT, No),
+            (
+                BarrierError::Rejected(Rejection::FutureRevision { current: Revision(1) }).into(),
+                etcd::FUTURE_REVISION,
+                No,
+            ),
+            (TransferError::NotLeader.into(), etcd::NOT_LEADER, No),
+            (TransferError::BadTarget(NodeId(9)).into(), etcd::BAD_TRANSFEREE, No),
+            (TransferError::Timeout(NodeId(2)).into(), etcd::TIMEOUT, Unknown),
+            (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
+            (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
+            (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),
+        ];
+        for (trouble, (code, message), applied) in table {
+            let status = trouble.status(Vec::new());
+            assert_eq!((status.code(), status.message()), (code, message), "{trouble:?}");
+            let detail = detail(&status);
+            assert_eq!(detail.attempt_applied(), applied, "{trouble:?}");
+            assert!(!detail.reason.is_empty() && !detail.message.is_empty(), "{trouble:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_only_member_says_since_when_and_where_to_go() {
+        let trouble = Trouble::from(ProposeError::NoLeader { read_only: Some(read_only()) });
+        assert!(trouble.is_elsewhere());
+        let status = trouble.status(vec!["http://127.0.0.1:2389".to_owned()]);
+        assert_eq!(status.message(), "etcdserver: no leader");
+        let detail = detail(&status);
+        assert_eq!(detail.reason, "read_only");
+        assert!(
+            detail.message.contains("read-only since 3.0 s: only 1 of 3 voters answers"),
+            "{}",
+            detail.message
+        );
+        assert_eq!(detail.leader_client_urls, ["http://127.0.0.1:2389"]);
+    }
+
+    #[test]
+    fn what_has_no_fixed_error_never_looks_like_etcds() {
+        for trouble in [
+            Trouble::from(ParseError::InvalidCompare { result: 7, target: 0 }),
+            Trouble::Unsupported("members cannot be changed yet"),
+        ] {
+            assert!(trouble.status(Vec::new()).message().starts_with("ringfence: "), "{trouble:?}");
+            assert!(!trouble.is_elsewhere());
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! How much memory a store may use, and what it tells about itself.
+
+/// The bounds of a store's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Size of redb's page cache.
+    pub cache_bytes: usize,
+    /// From this size of the head on a checkpoint is due.
+    pub head_bytes_soft: usize,
+    /// From this size of the head on nothing more may be applied until a checkpoint has freed it.
+    pub head_bytes_max: usize,
+}
+
+impl Default for Options {
+    /// A merge rewrites every page of the index that one of its rows falls on, so twice the head costs half as much a row
+    /// where the keys are many. Head, frozen head and cache together stay below 400 MiB.
+    fn default() -> Options {
+        Options { cache_bytes: 128 << 20, head_bytes_soft: 64 << 20, head_bytes_max: 128 << 20 }
+    }
+}
+
+/// What a store tells about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Length of the state file.
+    pub file_bytes: u64,
+    /// Bytes of the rows in the state file, without what redb needs to find them.
+    pub in_use_bytes: u64,
+    /// Memory of the head.
+    pub head_bytes: u64,
+    /// Memory of the frozen head; 0 while no checkpoint runs.
+    pub frozen_bytes: u64,
+    /// Checkpoints since the store was opened.
+    pub checkpoints: u64,
+    /// Rows merged from heads into the base since the store was opened.
+    pub rows_merged: u64,
+    /// Versions of keys removed by compaction since the store was opened.
+    pub versions_compacted: u64,
+}

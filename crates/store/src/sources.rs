@@ -1,0 +1,244 @@
+//! Head, frozen head and base, read as one.
+//!
+//! Every row of the head is younger than every row of the frozen head, and those are younger than every row of the base.
+//! So the first of them that has a visible version of a key has its newest one.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringfence_types::{KeyRange, RangeEnd, Revision};
+
+use crate::base::Base;
+use crate::base_cursor::BaseCursor;
+use crate::error::StoreError;
+use crate::head::{Head, HeadCursor};
+use crate::row::{Change, Row};
+
+/// Where rows lie. Swapped as one by a checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    pub head: Arc<Head>,
+    pub frozen: Option<Arc<Head>>,
+    pub base: Arc<Base>,
+}
+
+/// The changes of the command that is being carried out: the youngest rows of all, and nobody else sees them.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    list: Vec<Change>,
+    newest: BTreeMap<Bytes, usize>,
+}
+
+impl Changes {
+    pub fn push(&mut self, change: Change) {
+        self.newest.insert(change.key.clone(), self.list.len());
+        self.list.push(change);
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn newest(&self, key: &[u8]) -> Option<&Change> {
+        if self.list.is_empty() {
+            return None;
+        }
+        self.newest.get(key).map(|place| &self.list[*place])
+    }
+
+    pub fn into_list(self) -> Vec<Change> {
+        self.list
+    }
+}
+
+/// A version that was found, tombstones included.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub row: Row,
+    /// The value where it lies in memory; else it is in the base.
+    pub value: Option<Bytes>,
+}
+
+impl Sources {
+    /// The newest version of `key` at `revision`, tombstones included.
+    pub fn newest(
+        &self,
+        changes: Option<&Changes>,
+        key: &Bytes,
+        revision: Revision,
+    ) -> Result<Option<Found>, StoreError> {
+        if let Some(change) = changes.and_then(|changes| changes.newest(key)) {
+            return Ok(Some(Found { row: change.row, value: Some(change.value.clone()) }));
+        }
+        for head in [Some(&self.head), self.frozen.as_ref()].into_iter().flatten() {
+            if let Some((row, value)) = head.newest(key, revision) {
+                return Ok(Some(Found { row, value: Some(value) }));
+            }
+        }
+        Ok(self.base.newest(key, revision)?.map(|row| Found { row, value: None }))
+    }
+
+    /// The value of what was found.
+    pub fn value(&self, key: &[u8], found: &Found) -> Result<Bytes, StoreError> {
+        match &found.value {
+            Some(value) => Ok(value.clone()),
+            None => self.base.value(key, &found.row),
+        }
+    }
+
+    /// Walks over the keys of `range` that exist at `revision`, in order; from after `after` on, if that is given.
+    pub fn scan<'a>(
+        &'a self,
+        changes: Option<&'a Changes>,
+        range: &'a KeyRange,
+        after: Option<&Bytes>,
+        revision: Revision,
+    ) -> Result<Scan<'a>, StoreError> {
+        let start = match after {
+            Some(after) if *after >= range.start => Bound::Excluded(after),
+            _ if range.start.is_empty() => Bound::Unbounded,
+            _ => Bound::Included(&range.start),
+        };
+        let mut cursors = Vec::with_capacity(4);
+        if let Some(changes) = changes.filter(|changes| !changes.is_empty()) {
+            cursors.push(Cursor::Changes(ChangesCursor::new(changes, start, &range.end)));
+        }
+        for head in [Some(&self.head), self.frozen.as_ref()].into_iter().flatten() {
+            if !head.is_empty() {
+                cursors.push(Cursor::Head(head.cursor(start, &range.end, revision)));
+            }
+        }
+        cursors.push(Cursor::Base(Box::new(self.base.cursor(start, &range.end, revision)?)));
+        Ok(Scan { cursors, at: 0, standing: Vec::new() })
+    }
+}
+
+/// Walks over the keys that exist at one revision.
+pub(crate) struct Scan<'a> {
+    /// Youngest rows first.
+    cursors: Vec<Cursor<'a>>,
+    /// The cursor that has the current key's newest version.
+    at: usize,
+    /// The cursors that stand at the current key.
+    standing: Vec<usize>,
+}
+
+impl Scan<'_> {
+    /// Goes to the next key that exists; false at the end.
+    pub fn step(&mut self) -> Result<bool, StoreError> {
+        loop {
+            for place in std::mem::take(&mut self.standing) {
+                self.cursors[place].advance()?;
+            }
+            self.find_smallest();
+            let Some(first) = self.standing.first() else { return Ok(false) };
+            self.at = *first;
+            if !self.row()?.deleted {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn find_smallest(&mut self) {
+        let mut smallest: Option<&[u8]> = None;
+        for (place, cursor) in self.cursors.iter().enumerate() {
+            let Some(key) = cursor.key() else { continue };
+            match smallest {
+                Some(known) if key > known => {}
+                Some(known) if key == known => self.standing.push(place),
+                _ => {
+                    smallest = Some(key);
+                    self.standing.clear();
+                    self.standing.push(place);
+                }
+            }
+        }
+    }
+
+    /// The current key.
+    pub fn key(&self) -> Bytes {
+        match &self.cursors[self.at] {
+            Cursor::Changes(cursor) => cursor.current().map(|change| change.key.clone()).unwrap_or_default(),
+            Cursor::Head(cursor) => cursor.key().cloned().unwrap_or_default(),
+            Cursor::Base(cursor) => cursor.key().map(Bytes::copy_from_slice).unwrap_or_default(),
+        }
+    }
+
+    /// The current key's version.
+    pub fn row(&self) -> Result<Row, StoreError> {
+        Ok(self.found()?.row)
+    }
+
+    /// The current key's version, with its value where that lies in memory.
+    pub fn found(&self) -> Result<Found, StoreError> {
+        let found = match &self.cursors[self.at] {
+            Cursor::Changes(cursor) => {
+                cursor.current().map(|change| Found { row: change.row, value: Some(change.value.clone()) })
+            }
+            Cursor::Head(cursor) => {
+                cursor.row().map(|(row, value)| Found { row, value: Some(value.clone()) })
+            }
+            Cursor::Base(cursor) => cursor.row()?.map(|row| Found { row, value: None }),
+        };
+        Ok(found.expect("a scan is asked only while it stands at a key"))
+    }
+}
+
+enum Cursor<'a> {
+    Changes(ChangesCursor<'a>),
+    Head(HeadCursor<'a>),
+    Base(Box<BaseCursor<'a>>),
+}
+
+impl Cursor<'_> {
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Cursor::Changes(cursor) => cursor.current().map(|change| change.key.as_ref()),
+            Cursor::Head(cursor) => cursor.key().map(AsRef::as_ref),
+            Cursor::Base(cursor) => cursor.key(),
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), StoreError> {
+        match self {
+            Cursor::Changes(cursor) => cursor.advance(),
+            Cursor::Head(cursor) => cursor.advance(),
+            Cursor::Base(cursor) => cursor.advance()?,
+        }
+        Ok(())
+    }
+}
+
+/// Walks over the keys that the current command has changed.
+struct ChangesCursor<'a> {
+    changes: &'a Changes,
+    keys: std::collections::btree_map::Range<'a, Bytes, usize>,
+    current: Option<usize>,
+}
+
+impl<'a> ChangesCursor<'a> {
+    fn new(changes: &'a Changes, start: Bound<&Bytes>, end: &'a RangeEnd) -> ChangesCursor<'a> {
+        let end = match end {
+            RangeEnd::Before(end) => Bound::Excluded(end),
+            RangeEnd::Single | RangeEnd::Unbounded => Bound::Unbounded,
+        };
+        let mut cursor =
+            ChangesCursor { changes, keys: changes.newest.range::<Bytes, _>((start, end)), current: None };
+        cursor.advance();
+        cursor
+    }
+
+    fn current(&self) -> Option<&'a Change> {
+        self.current.map(|place| &self.changes.list[place])
+    }
+
+    fn advance(&mut self) {
+        self.current = self.keys.next().map(|(_, place)| *place);
+    }
+}

@@ -1,0 +1,88 @@
+//! The logical meta of the state: everything beside the keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringfence_types::{LogId, Member, NodeId, Rejection, Revision};
+
+use crate::hash::{self, RowSum, StateHash};
+use crate::row::Change;
+
+/// How far a state is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Position {
+    /// The last entry in it; none in a state that has never applied one.
+    pub log_id: Option<LogId>,
+    /// The last membership in it with the entry that set it, in bytes that the store does not look into.
+    pub membership: Option<(Option<LogId>, Bytes)>,
+}
+
+/// The logical meta at one applied index.
+///
+/// Invariants: `Revision::EMPTY <= compacted + 1`, `compacted <= revision`, and `row_sum` is the sum of the hashes of the
+/// newest versions of all keys that exist.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub position: Position,
+    pub revision: Revision,
+    /// The oldest revision that can be read; 0 while nothing was compacted.
+    pub compacted: Revision,
+    pub row_sum: RowSum,
+    /// The chain over all changes there ever were.
+    pub chain: u128,
+    /// A handful of records, each as large as its addresses.
+    pub members: Arc<BTreeMap<NodeId, Member>>,
+}
+
+impl State {
+    /// The state of a store that nothing was ever applied to.
+    pub fn empty() -> State {
+        State {
+            position: Position::default(),
+            revision: Revision::EMPTY,
+            compacted: Revision(0),
+            row_sum: RowSum::default(),
+            chain: 0,
+            members: Arc::default(),
+        }
+    }
+
+    /// The hash of the whole logical state.
+    pub fn hash(&self) -> StateHash {
+        let mut sum = self.row_sum;
+        sum.add(hash::meta("revision", u128::from(self.revision.0.unsigned_abs())));
+        sum.add(hash::meta("compacted", u128::from(self.compacted.0.unsigned_abs())));
+        sum.add(hash::meta("chain", self.chain));
+        for member in self.members.values() {
+            sum.add(hash::member(member));
+        }
+        StateHash(sum.0)
+    }
+
+    /// The revision that a question means, if it can be answered.
+    pub fn readable(&self, revision: Option<Revision>) -> Result<Revision, Rejection> {
+        match revision {
+            Some(revision) if revision > self.revision => {
+                Err(Rejection::FutureRevision { current: self.revision })
+            }
+            Some(revision) if revision > Revision(0) && revision < self.compacted => {
+                Err(Rejection::Compacted { oldest: self.compacted })
+            }
+            Some(revision) if revision > Revision(0) => Ok(revision),
+            // etcd's clients write "the newest" as 0.
+            _ => Ok(self.revision),
+        }
+    }
+
+    /// Takes a change into the hashes; `replaced` is what was the newest version of the key.
+    pub fn account(&mut self, change: &Change, replaced: Option<&crate::row::Row>) {
+        if let Some(replaced) = replaced.filter(|row| !row.deleted) {
+            self.row_sum.subtract(replaced.hash);
+        }
+        if !change.row.deleted {
+            self.row_sum.add(change.row.hash);
+        }
+        self.chain = hash::chain(self.chain, change.row.hash);
+    }
+}

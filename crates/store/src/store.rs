@@ -1,0 +1,216 @@
+//! The store: one state machine over one directory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use ringfence_disk::Disk;
+use ringfence_types::Outcome;
+
+use crate::apply::{self, Entry};
+use crate::base::Base;
+use crate::error::StoreError;
+use crate::file;
+use crate::head::Head;
+use crate::options::{Options, Stats};
+use crate::sources::Sources;
+use crate::state::{Position, State};
+use crate::view::View;
+
+/// The state machine of one node.
+///
+/// One thread applies, another checkpoints, any number take views:
+///
+/// ```text
+/// apply(entries)   -> rows into the head, then a new applied index and revision for every later view
+/// checkpoint()     -> head frozen, merged into the file, synced, dropped; a crash goes back to here
+/// open(), applied() -> the position of the last checkpoint: replay the log from the entry after it
+/// ```
+///
+/// Invariants:
+/// - entries are applied in the order of the log, each exactly once, and become visible a batch at a time;
+/// - the file is always the state at one applied index, whatever was in memory;
+/// - after a failure of the file nothing is written to it any more ([`StoreError::Failed`]).
+pub struct Store {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    /// What views are made of. Locked for the moment of a copy or a swap.
+    pub(crate) current: RwLock<View>,
+    /// Held for a batch, and by a checkpoint for the moment in which it freezes the head: between two batches.
+    pub(crate) applying: Mutex<()>,
+    apply_entered: AtomicBool,
+    /// Held by whatever writes the file; keeps what could not be freed yet because a view saw it.
+    pub(crate) maintenance: Mutex<Retired>,
+    pub(crate) failed: AtomicBool,
+    pub(crate) counters: Counters,
+}
+
+/// Heads and snapshots that are out of use. They are freed here, not by the reader that happens to be the last to let
+/// go: freeing a head takes milliseconds, and closing a file syncs it.
+#[derive(Default)]
+pub(crate) struct Retired {
+    heads: Vec<Arc<Head>>,
+    bases: Vec<Arc<Base>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub checkpoints: AtomicU64,
+    pub rows_merged: AtomicU64,
+    pub versions_compacted: AtomicU64,
+}
+
+impl Store {
+    /// Opens the state in `disk`, or makes an empty one. Takes as long however many keys there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where the state file is cut short or damaged, [`StoreError::Format`] where it is of
+    /// another version, else as the file system's.
+    pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store, StoreError> {
+        let file = file::open_state_file(disk.as_ref(), options.cache_bytes)?;
+        let base = Base::new(Arc::new(file))?;
+        let state = Arc::new(base.state.clone());
+        let sources = Sources { head: Arc::default(), frozen: None, base: Arc::new(base) };
+        Ok(Store {
+            disk,
+            options,
+            current: RwLock::new(View { sources: Arc::new(sources), state }),
+            applying: Mutex::new(()),
+            apply_entered: AtomicBool::new(false),
+            maintenance: Mutex::default(),
+            failed: AtomicBool::new(false),
+            counters: Counters::default(),
+        })
+    }
+
+    /// How far the state is, in memory included.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        self.current.read().position()
+    }
+
+    /// How far the file is: what a crash leaves.
+    #[must_use]
+    pub fn checkpointed(&self) -> Position {
+        self.current.read().sources.base.state.position.clone()
+    }
+
+    /// Carries out entries, in order; each gets its outcome. They become visible together, when all are carried out.
+    ///
+    /// # Errors
+    /// A failure to read the file, or an entry that no writer writes. Nothing of the batch is visible then, and nothing
+    /// more is applied.
+    ///
+    /// # Panics
+    /// If the entries are not exactly the next ones of the log, or if two threads apply at once.
+    pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+        self.apply_with(|sources, state| {
+            entries.iter().map(|entry| apply::entry(sources, state, entry)).collect()
+        })
+    }
+
+    /// Runs one batch on a copy of the state's meta, and publishes what it has become.
+    pub(crate) fn apply_with<T>(
+        &self,
+        batch: impl FnOnce(&Sources, &mut State) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        assert!(!self.apply_entered.swap(true, Ordering::AcqRel), "one thread applies at a time");
+        let answer = self.apply_locked(batch);
+        self.apply_entered.store(false, Ordering::Release);
+        answer
+    }
+
+    fn apply_locked<T>(
+        &self,
+        batch: impl FnOnce(&Sources, &mut State) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let _applying = self.applying.lock();
+        self.check_usable()?;
+        let View { sources, state } = self.view();
+        let mut next = State::clone(&state);
+        let answer = batch(&sources, &mut next);
+        if answer.is_err() {
+            // The head may hold rows of the batch's first entries; they must never be counted to another revision.
+            self.failed.store(true, Ordering::Release);
+            return answer;
+        }
+        assert!(next.revision >= state.revision, "the revision never falls");
+        self.current.write().state = Arc::new(next);
+        answer
+    }
+
+    /// The newest state.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.current.read().clone()
+    }
+
+    /// Memory of the head: what the next checkpoint will merge.
+    #[must_use]
+    pub fn head_bytes(&self) -> usize {
+        self.current.read().sources.head.bytes()
+    }
+
+    /// Whether a checkpoint should be made soon: the head is large, or compaction has work left.
+    #[must_use]
+    pub fn is_checkpoint_due(&self) -> bool {
+        let view = self.view();
+        view.sources.head.bytes() >= self.options.head_bytes_soft || view.sources.base.has_compaction_left()
+    }
+
+    /// Whether nothing more may be applied until a checkpoint has freed the head.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.head_bytes() >= self.options.head_bytes_max
+    }
+
+    /// Numbers for status and metrics.
+    ///
+    /// # Errors
+    /// As the file system's.
+    pub fn stats(&self) -> Result<Stats, StoreError> {
+        let view = self.view();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(Stats {
+            file_bytes: view.sources.base.file.bytes()?,
+            in_use_bytes: view.sources.base.row_bytes,
+            head_bytes: view.sources.head.bytes() as u64,
+            frozen_bytes: view.sources.frozen.as_ref().map_or(0, |frozen| frozen.bytes() as u64),
+            checkpoints: count(&self.counters.checkpoints),
+            rows_merged: count(&self.counters.rows_merged),
+            versions_compacted: count(&self.counters.versions_compacted),
+        })
+    }
+
+    pub(crate) fn check_usable(&self) -> Result<(), StoreError> {
+        if self.failed.load(Ordering::Acquire) { Err(StoreError::Failed) } else { Ok(()) }
+    }
+
+    /// Remembers that what the file holds is no longer known.
+    pub(crate) fn fail<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+impl Retired {
+    /// Takes over what is out of use, and frees what no view sees any more.
+    pub fn take(&mut self, head: Option<Arc<Head>>, base: Option<Arc<Base>>) {
+        self.heads.extend(head);
+        self.bases.extend(base);
+        self.heads.retain(|head| Arc::strong_count(head) > 1);
+        self.bases.retain(|base| Arc::strong_count(base) > 1);
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("disk", &self.disk)
+            .field("applied", &self.applied())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,160 @@
+//! The store against the naive model: the same commands, the same questions, the same answers; and a hash that knows
+//! nothing of batches, checkpoints, compaction and snapshots.
+
+mod support;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use ringfence_disk::SimDisk;
+use ringfence_store::{ReadError, STATE_FILE, Store, View, snapshot_file};
+use ringfence_types::{Command, Event, EventKind, KeyRange, RangeQuery, Rejection, Revision};
+use support::model::Model;
+use support::{entry, generate, next_index, open};
+
+#[derive(Debug, Clone)]
+enum Action {
+    Apply(Vec<Command>),
+    Ask(RangeQuery),
+    Checkpoint,
+    Reopen,
+    Snapshot,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        8 => vec(generate::command(), 1..5).prop_map(Action::Apply),
+        8 => generate::query().prop_map(Action::Ask),
+        3 => Just(Action::Checkpoint),
+        1 => Just(Action::Reopen),
+        1 => Just(Action::Snapshot),
+    ]
+}
+
+fn rejected<T>(result: Result<T, ReadError>) -> Result<T, Rejection> {
+    match result {
+        Ok(answer) => Ok(answer),
+        Err(ReadError::Rejected(rejection)) => Err(rejection),
+        Err(ReadError::Store(error)) => panic!("the disk works: {error}"),
+    }
+}
+
+fn batch(store: &Store, commands: &[Command]) -> Vec<ringfence_types::Outcome> {
+    let first = next_index(store);
+    let entries: Vec<_> = (first..).zip(commands).map(|(index, command)| entry(index, command)).collect();
+    store.apply(&entries).expect("the disk works")
+}
+
+/// A range read in small chunks, with a new view for each, as a stream does.
+fn scanned(store: &Store, range: &KeyRange, revision: Revision) -> Vec<ringfence_types::KeyValue> {
+    let mut kvs = Vec::new();
+    loop {
+        let after = kvs.last().map(|kv: &ringfence_types::KeyValue| kv.key.clone());
+        let chunk = store.view().scan(range, Some(revision), after.as_ref(), false, 2, 10).expect("readable");
+        kvs.extend(chunk.kvs);
+        if !chunk.more {
+            return kvs;
+        }
+    }
+}
+
+fn check_everything(view: &View, model: &Model) {
+    assert_eq!(view.revision(), model.revision());
+    assert_eq!(view.compacted(), Revision(model.compacted));
+    for revision in model.compacted.max(1)..=model.revision().0 {
+        let query = RangeQuery { revision: Some(Revision(revision)), ..RangeQuery::new(KeyRange::all()) };
+        assert_eq!(rejected(view.range(&query)), model.range(&query), "at revision {revision}");
+    }
+    let from = Revision(model.compacted.max(2));
+    let events = view.events(from, usize::MAX).expect("nothing from there on is compacted").events;
+    if model.compacted == 0 {
+        assert_eq!(events, model.events);
+    } else {
+        // At the compacted revision and before, what later changes replaced may be gone; from there on all is there.
+        let since = |events: &[ringfence_types::Event]| -> Vec<ringfence_types::Event> {
+            events.iter().filter(|event| event.kv.mod_revision >= from).cloned().collect()
+        };
+        assert_eq!(events, since(&model.events));
+    }
+}
+
+/// What is left when compaction has done all its work: everything from the compacted revision on, and of what is older
+/// the newest of each key, unless it is a deletion.
+fn kept_by_compaction(model: &Model) -> Vec<&Event> {
+    let is_older = |event: &Event| event.kv.mod_revision.0 < model.compacted;
+    let is_superseded = |place: usize, event: &Event| {
+        model.events[place + 1..].iter().any(|later| later.kv.key == event.kv.key && is_older(later))
+    };
+    let is_gone = |place: usize, event: &Event| {
+        is_older(event) && (event.kind == EventKind::Delete || is_superseded(place, event))
+    };
+    let events = model.events.iter().enumerate();
+    events.filter(|(place, event)| !is_gone(*place, event)).map(|(_, event)| event).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_as_the_model_does(actions in vec(action(), 1..25)) {
+        let disk = SimDisk::new(1);
+        let mut store = open(&disk).expect("an empty disk");
+        let mut model = Model::new();
+        // The same commands one by one, never checkpointed: its hash must always be the same.
+        let plain = open(&SimDisk::new(2)).expect("an empty disk");
+        for action in &actions {
+            match action {
+                Action::Apply(commands) => {
+                    let outcomes = batch(&store, commands);
+                    let expected: Vec<_> = commands.iter().map(|command| model.apply(command)).collect();
+                    prop_assert_eq!(&outcomes, &expected);
+                    for (command, outcome) in commands.iter().zip(&outcomes) {
+                        prop_assert_eq!(&support::apply(&plain, command), outcome);
+                    }
+                }
+                Action::Ask(query) => {
+                    prop_assert_eq!(rejected(store.view().range(query)), model.range(query));
+                    if let Ok(reply) = model.range(&RangeQuery { revision: query.revision, ..RangeQuery::new(query.range.clone()) }) {
+                        let revision = query.revision.unwrap_or(Revision(0));
+                        prop_assert_eq!(scanned(&store, &query.range, revision), reply.kvs);
+                    }
+                }
+                Action::Checkpoint => {
+                    let position = store.applied();
+                    store.checkpoint().expect("the disk works");
+                    prop_assert_eq!(store.checkpointed(), position);
+                    prop_assert_eq!(store.head_bytes(), 0);
+                }
+                Action::Reopen => {
+                    store.checkpoint().expect("the disk works");
+                    drop(store);
+                    store = open(&disk).expect("what was written");
+                }
+                Action::Snapshot => {
+                    let before = store.applied();
+                    let meta = store.write_snapshot("snapshot").expect("the disk works");
+                    prop_assert_eq!(meta.hash, store.view().hash());
+                    let old = store.view();
+                    prop_assert_eq!(store.install_snapshot("snapshot").expect("just written"), before);
+                    check_everything(&old, &model);
+                }
+            }
+            prop_assert_eq!(store.view().hash(), plain.view().hash());
+            prop_assert_eq!(store.view().members(), plain.view().members());
+        }
+        check_everything(&store.view(), &model);
+        let hash_kv = plain.view().hash_kv(Revision(0)).expect("readable");
+        prop_assert_eq!(store.view().hash_kv(Revision(0)).expect("readable"), hash_kv);
+        // Compaction to its end changes neither answers nor hashes.
+        while store.checkpoint().expect("the disk works").is_some() {}
+        let kept: Vec<_> = kept_by_compaction(&model);
+        let bytes: u64 = kept.iter().map(|event| 94 + 2 * event.kv.key.len() as u64 + event.kv.value.len() as u64).sum();
+        prop_assert_eq!(store.stats().expect("stats").in_use_bytes, bytes);
+        drop(store);
+        let summary = snapshot_file::inspect(&disk, STATE_FILE).expect("whole");
+        prop_assert_eq!(summary.versions, kept.len() as u64);
+        let store = open(&disk).expect("what was written");
+        check_everything(&store.view(), &model);
+        prop_assert_eq!(store.view().hash(), plain.view().hash());
+        prop_assert_eq!(store.view().hash_kv(Revision(0)).expect("readable"), hash_kv);
+    }
+}

@@ -1,0 +1,151 @@
+//! Commands: what is replicated. A command carries everything that `apply` needs; `apply` adds neither clock nor
+//! randomness.
+
+use bytes::Bytes;
+
+use crate::key::{KeyRange, LeaseId, Revision};
+use crate::position::NodeId;
+use crate::query::RangeQuery;
+
+/// What a leader proposes and every member applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Store a value under a key.
+    Put(Put),
+    /// Delete a range of keys.
+    DeleteRange(DeleteRange),
+    /// Compare, then do one of two lists of operations.
+    Txn(Txn),
+    /// Forget the history below a revision.
+    Compact {
+        /// The oldest revision that can still be read.
+        revision: Revision,
+    },
+    /// Write down how a member can be reached by clients; each member proposes its own when it has started.
+    PublishMember(Member),
+}
+
+/// Store a value under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// The key, never empty.
+    pub key: Bytes,
+    /// The new value.
+    pub value: PutValue,
+    /// The lease that the key shall hang on.
+    pub lease: PutLease,
+    /// Whether the answer holds what stood there before.
+    pub prev_kv: bool,
+}
+
+/// The value of a put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutValue {
+    /// This one.
+    Set(Bytes),
+    /// The one that stands there (etcd's `ignore_value`); refused where the key does not exist.
+    Keep,
+}
+
+/// The lease of a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutLease {
+    /// This one; 0 for none.
+    Set(LeaseId),
+    /// The one that the key has (etcd's `ignore_lease`); refused where the key does not exist.
+    Keep,
+}
+
+/// Delete a range of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteRange {
+    /// The keys to delete.
+    pub range: KeyRange,
+    /// Whether the answer holds what was deleted.
+    pub prev_kv: bool,
+}
+
+/// Compare, then do one of two lists of operations: all at one revision, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Txn {
+    /// All must hold for `success`; no compare holds.
+    pub compares: Vec<Compare>,
+    /// Done in order if every compare holds.
+    pub success: Vec<Operation>,
+    /// Done in order otherwise.
+    pub failure: Vec<Operation>,
+}
+
+/// One step of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Read a range; sees the transaction's own earlier writes.
+    Range(RangeQuery),
+    /// Store a value.
+    Put(Put),
+    /// Delete a range.
+    DeleteRange(DeleteRange),
+    /// A transaction within the transaction. Its compares see the state before the outermost one, as in etcd.
+    Txn(Txn),
+}
+
+/// A condition that every key of a range must meet. Where the range holds no key at all it is judged on one absent
+/// key: its revisions, version and lease are 0, and a compare of its value never holds. Both as in etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// The keys compared.
+    pub range: KeyRange,
+    /// The relation that must hold between the key's field and the operand.
+    pub operator: CompareOperator,
+    /// The field, with the operand.
+    pub target: CompareTarget,
+}
+
+/// The relation of a compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompareOperator {
+    /// The key's field equals the operand.
+    Equal,
+    /// The key's field is greater.
+    Greater,
+    /// The key's field is less.
+    Less,
+    /// The key's field differs.
+    NotEqual,
+}
+
+/// The field that a compare looks at, with its operand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompareTarget {
+    /// Number of changes since creation.
+    Version(i64),
+    /// Revision of creation.
+    Create(Revision),
+    /// Revision of the last change.
+    Mod(Revision),
+    /// The value.
+    Value(Bytes),
+    /// The lease.
+    Lease(LeaseId),
+}
+
+/// What clients are told about a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The member's number.
+    pub id: NodeId,
+    /// The name its operator gave it.
+    pub name: String,
+    /// Where peers reach it, as URLs.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it, as URLs; empty until it has started for the first time.
+    pub client_urls: Vec<String>,
+}
+
+impl Txn {
+    /// Whether the transaction can change nothing, whatever its compares say: it is then a read.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|operation| matches!(operation, Operation::Range(_)))
+    }
+}

@@ -1,0 +1,24 @@
+//! The vocabulary of Ringfence, spoken by every other crate: keys and revisions, positions in the log, commands and
+//! their outcomes, events, and the limits that bound them.
+//!
+//! Nothing here does I/O, reads a clock or can be serialised: only `ringfence-proto` turns these types into bytes and
+//! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] (what is asked),
+//! [`command`] (what is replicated), [`outcome`] (what comes back), [`limits`] (how much of it).
+
+pub mod command;
+pub mod key;
+pub mod limits;
+pub mod outcome;
+pub mod position;
+pub mod query;
+
+pub use command::{
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Member, Operation, Put, PutLease,
+    PutValue, Txn,
+};
+pub use key::{KeyRange, KeyValue, LeaseId, RangeEnd, Revision};
+pub use outcome::{
+    Applied, DeleteRangeReply, Event, EventKind, Outcome, PutReply, RangeReply, Rejection, Reply, TxnReply,
+};
+pub use position::{Index, LogId, NodeId, Term};
+pub use query::{Freshness, RangeQuery, SortOrder, SortTarget};

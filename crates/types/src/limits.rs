@@ -1,0 +1,48 @@
+//! The bounds of everything that could grow: requests, batches and queues. Each queue in the system is named here.
+
+use std::time::Duration;
+
+/// Largest client request, in encoded bytes (etcd's default).
+pub const REQUEST_BYTES_MAX: usize = 3 * 512 * 1024;
+/// Largest message that a client connection accepts: a request with room for its envelope.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
+/// Most operations in each list of a transaction, nested ones counted apart, as in etcd.
+pub const TXN_OPERATIONS_MAX: usize = 128;
+/// Deepest nesting of transactions.
+pub const TXN_DEPTH_MAX: usize = 16;
+
+/// Most writes waiting for Raft on one node; beyond it they are refused as too many.
+pub const PROPOSALS_WAITING_MAX: usize = 8_192;
+/// Most bytes of writes waiting for Raft on one node.
+pub const PROPOSAL_BYTES_WAITING_MAX: usize = 256 << 20;
+/// Most commands handed to Raft in one wake-up.
+pub const PROPOSE_BATCH_MAX: usize = 512;
+/// Most reads waiting for a read barrier on one node.
+pub const READS_WAITING_MAX: usize = 65_536;
+
+/// Largest entry in the log: a request with room for its envelope.
+pub const ENTRY_BYTES_MAX: usize = REQUEST_BYTES_MAX + 64 * 1024;
+/// Soft bound on the bytes that one write of the log joins; a batch always holds at least one record.
+pub const WAL_BATCH_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of entries in one message to a peer; at least one entry always goes.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// Most messages to one peer that wait for an answer on the replication channel.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+/// Most forwarded writes without an answer on one channel to the leader.
+pub const FORWARDS_IN_FLIGHT_MAX: usize = 8_192;
+/// Largest frame between peers.
+pub const PEER_FRAME_BYTES_MAX: usize = 16 << 20;
+/// Largest frame of a handshake, the only frame read from a peer before it has shown who it is.
+pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 4 << 10;
+/// Most peer connections at once; founding members need four each, so this is far above any lawful use.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+/// Bytes of a snapshot in one chunk.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
+
+/// Longest that a client's request may wait for Raft when the client names no deadline of its own.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+const _: () = assert!(ENTRY_BYTES_MAX < WAL_BATCH_BYTES_MAX, "a batch must be able to hold any entry");
+const _: () =
+    assert!(ENTRY_BYTES_MAX + APPEND_BYTES_MAX < PEER_FRAME_BYTES_MAX, "a frame must hold any append");
+const _: () = assert!(PROPOSE_BATCH_MAX <= PROPOSALS_WAITING_MAX, "a batch is taken from the queue");

@@ -1,0 +1,133 @@
+//! Outcomes: the replicated answers to commands, refusals included, and the events that they cause.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::key::{KeyValue, Revision};
+
+/// What came of a command: the same on every member that applied it. A refusal is an answer too.
+pub type Outcome = Result<Applied, Rejection>;
+
+/// A command that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The store's revision after the command.
+    pub revision: Revision,
+    /// The answer's body.
+    pub reply: Reply,
+}
+
+/// The body of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The entry carried no command (a new leader's first entry, a membership).
+    Blank,
+    /// Answer to a put.
+    Put(PutReply),
+    /// Answer to a deletion.
+    DeleteRange(DeleteRangeReply),
+    /// Answer to a range within a transaction.
+    Range(RangeReply),
+    /// Answer to a transaction.
+    Txn(TxnReply),
+    /// The compaction is in force; its physical part follows on each member by itself.
+    Compact,
+    /// The member is written down.
+    PublishMember,
+}
+
+/// Answer to a put.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PutReply {
+    /// What stood there before, if asked for and there was something.
+    pub prev_kv: Option<KeyValue>,
+}
+
+/// Answer to a deletion.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeleteRangeReply {
+    /// Number of keys deleted.
+    pub deleted: u64,
+    /// What was deleted, if asked for.
+    pub prev_kvs: Vec<KeyValue>,
+}
+
+/// Answer to a range.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RangeReply {
+    /// The keys, in the order asked for.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the limit left some out.
+    pub more: bool,
+    /// Number of keys in the range, whatever the limit and the revision filters, as in etcd.
+    pub count: u64,
+}
+
+/// Answer to a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TxnReply {
+    /// Whether every compare held.
+    pub succeeded: bool,
+    /// The store's revision after each operation stands in the transaction's own answer; here are the bodies, in order.
+    pub replies: Vec<Reply>,
+}
+
+/// A deterministic refusal: every member refuses the same command in the same way, and nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// The revision asked for is older than the history kept.
+    #[error("required revision has been compacted: the oldest readable one is {oldest}")]
+    Compacted {
+        /// The oldest revision that can still be read.
+        oldest: Revision,
+    },
+    /// The revision asked for does not exist yet.
+    #[error("required revision is a future revision: the store stands at {current}")]
+    FutureRevision {
+        /// The store's revision.
+        current: Revision,
+    },
+    /// `ignore_value` or `ignore_lease` on a key that does not exist.
+    #[error("key not found: there is no value or lease to keep")]
+    KeyNotFound,
+    /// The put names a lease that does not exist.
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    /// The command is of a kind that this build does not know. Cannot happen while the cluster version gates new kinds.
+    #[error("unknown command: {0}")]
+    UnknownCommand(String),
+}
+
+/// A change of one key, as watchers will see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The key after the change; of a deleted key only `key` and `mod_revision` are set.
+    pub kv: KeyValue,
+}
+
+/// What happened to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It was put.
+    Put,
+    /// It was deleted.
+    Delete,
+}
+
+impl Event {
+    /// The event of a deletion at `revision`.
+    #[must_use]
+    pub fn deletion(key: Bytes, revision: Revision) -> Event {
+        let kv = KeyValue {
+            key,
+            create_revision: Revision(0),
+            mod_revision: revision,
+            version: 0,
+            value: Bytes::new(),
+            lease: crate::key::LeaseId(0),
+        };
+        Event { kind: EventKind::Delete, kv }
+    }
+}

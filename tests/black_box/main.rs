@@ -1,0 +1,12 @@
+//! Black-box tests: the built program as real processes, asked by real clients.
+
+mod bad_input;
+mod detail;
+mod etcd_rust_client;
+mod etcdctl;
+mod failover;
+mod first_light;
+mod graceful;
+mod kill_leader;
+mod minority;
+mod power_cut;
