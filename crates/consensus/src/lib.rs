@@ -18,6 +18,7 @@ mod maintenance;
 mod measure;
 mod net;
 mod node;
+mod opening;
 mod propose;
 mod raft;
 mod read;

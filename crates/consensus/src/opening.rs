@@ -1,0 +1,138 @@
+//! What happens before a node runs: its settings are checked, its data directory is opened, and openraft is started over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_disk::Disk;
+use ringfence_store::Store;
+use ringfence_types::{Revision, limits};
+use ringfence_wal::Log;
+
+use crate::api::{Config, Failure, Timing};
+use crate::failures::Failures;
+use crate::identity::{Found, Identity};
+use crate::net::{Links, PeerNetworkFactory};
+use crate::raft::gate::Gate;
+use crate::raft::log_store::{self, LogStore};
+use crate::raft::state_machine::{self, Shelf, StateMachine};
+use crate::raft::types::{Raft, log_id_from_raft, log_id_to_raft};
+use crate::rt;
+
+/// What lies in a data directory.
+pub(crate) struct Opened {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) log: LogStore,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) has_vote: bool,
+}
+
+/// The smallest segment of the log that holds an entry of the largest size with room to spare.
+const WAL_SEGMENT_BYTES_MIN: u64 = 2 * limits::ENTRY_BYTES_MAX as u64 + (64 << 10);
+
+/// Refuses settings that do not fit each other.
+pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+    if config.wal_segment_bytes < WAL_SEGMENT_BYTES_MIN {
+        return Err(Failure::Config(format!(
+            "segments of {} bytes are too small for the log: at least {WAL_SEGMENT_BYTES_MIN}",
+            config.wal_segment_bytes
+        )));
+    }
+    let Timing { heartbeat, leader_lease, election_spread } = config.timing;
+    let wrong = |reason: String| Err(Failure::Config(reason));
+    if leader_lease < Timing::LEADER_LEASE_MIN {
+        return wrong(format!(
+            "a leader lease of {leader_lease:?} is too short: at least {:?}",
+            Timing::LEADER_LEASE_MIN
+        ));
+    }
+    if heartbeat < Duration::from_millis(10) || heartbeat * 3 > leader_lease {
+        return wrong(format!(
+            "a heartbeat of {heartbeat:?} does not fit a leader lease of {leader_lease:?}: at least 10ms, and at most a third"
+        ));
+    }
+    if election_spread > leader_lease || election_spread / 4 <= heartbeat {
+        return wrong(format!(
+            "an election spread of {election_spread:?} does not fit: at most the leader lease ({leader_lease:?}), and more \
+             than four heartbeats ({heartbeat:?} each)"
+        ));
+    }
+    Ok(())
+}
+
+/// Opens the data directory on `disk`.
+pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> Result<Opened, Failure> {
+    let disk_failed = |error: std::io::Error| Failure::Disk(error.to_string());
+    let log_disk = disk.subdirectory("log").map_err(disk_failed)?;
+    let options = ringfence_wal::Options {
+        segment_bytes: config.wal_segment_bytes,
+        salt: rt::random_u64(),
+        ..Default::default()
+    };
+    let log = Log::open(log_disk, options).map_err(|error| log_store::failure_of(&error))?;
+    let state_disk = disk.subdirectory("state").map_err(disk_failed)?;
+    let options = ringfence_store::Options { cache_bytes: config.store_cache_bytes, ..Default::default() };
+    let store =
+        Store::open(state_disk.clone(), options).map_err(|error| state_machine::failure_of(&error))?;
+    let store = Arc::new(store);
+    let identity = Arc::new(Identity::open(disk, config, found(&log, &store))?);
+    let gate = Arc::new(Gate::default());
+    let log = LogStore::start(log, gate.clone(), failures.clone()).map_err(disk_failed)?;
+    let (vote, last, committed) = log.positions().map_err(|error| Failure::LogCorrupt(error.to_string()))?;
+    let applied = store.applied().log_id.map(log_id_to_raft);
+    let checkpointed = store.checkpointed().log_id.map(|log_id| log_id.index);
+    gate.open(vote, last, applied, checkpointed);
+    tracing::info!(
+        node = %identity.node_id(),
+        cluster = format!("{:016x}", identity.cluster_id()),
+        start = identity.boot_number(),
+        last = ?last.as_ref().map(log_id_from_raft),
+        committed = ?committed.as_ref().map(log_id_from_raft),
+        checkpointed = ?store.checkpointed().log_id,
+        "opened the data directory of {}", identity.name(),
+    );
+    let shelf = Shelf::new(store, state_disk, gate.clone(), failures).map_err(disk_failed)?;
+    Ok(Opened { identity, log, shelf: Arc::new(shelf), gate, has_vote: vote.is_some() })
+}
+
+/// What a data directory holds besides its identity.
+fn found(log: &Log, store: &Store) -> Found {
+    if log.vote().is_some() || log.last_index().is_some() || store.applied().log_id.is_some() {
+        return Found::Used;
+    }
+    let view = store.view();
+    let is_empty = view.revision() == Revision::EMPTY;
+    Found::Fresh { restored: if is_empty { 0 } else { view.hash().0 } }
+}
+
+/// Starts openraft over what was opened.
+pub(crate) async fn start_raft(config: &Config, opened: &Opened, links: Arc<Links>) -> Result<Raft, Failure> {
+    let milliseconds = |time: Duration| time.as_millis() as u64;
+    let timing = config.timing;
+    let raft_config = openraft::Config {
+        cluster_name: "ringfence".to_owned(),
+        heartbeat_interval: milliseconds(timing.heartbeat),
+        election_timeout_min: milliseconds(timing.election_spread / 4),
+        // openraft takes the upper bound for the leader lease too.
+        election_timeout_max: milliseconds(timing.leader_lease),
+        max_payload_entries: 512,
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        // Each checkpoint counts as a snapshot, after which openraft would purge all but so many entries by itself. How
+        // much of the log stays is for the retention and the snapshots in transfer to say: housekeeping asks for purges.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        api_channel_size: Some(limits::PROPOSALS_WAITING_MAX as u64 * 2),
+        enable_elect: !opened.has_vote,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        quorum_loss_probe_interval: Some(1_000),
+        ..Default::default()
+    };
+    let raft_config = raft_config.validate().map_err(|error| Failure::Config(error.to_string()))?;
+    let factory = PeerNetworkFactory { links, shelf: opened.shelf.clone() };
+    let machine = StateMachine(opened.shelf.clone());
+    let node = opened.identity.node_id().0;
+    Raft::new(node, Arc::new(raft_config), factory, opened.log.clone(), machine)
+        .await
+        .map_err(|fatal| Failure::Consensus(fatal.to_string()))
+}

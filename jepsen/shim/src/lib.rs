@@ -1,0 +1,1 @@
+//! The shim that servers under test are started with (`LD_PRELOAD`).

@@ -1,0 +1,3 @@
+//! The harness: real server processes under real faults, and the histories of real clients checked.
+
+pub mod record;
