@@ -53,6 +53,8 @@ pub struct Fault {
     pub detail: String,
     /// When it began.
     pub start: u64,
+    /// Until when it was surely in force: its healing began.
+    pub healing: u64,
     /// When it was over and everything was healed again.
     pub end: u64,
     /// What shows that it had an effect: "412 packets dropped".
