@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::errors::RaftError;
+use ringfence_canary::Canary;
 use ringfence_types::Index;
 
 use crate::api::Retention;
@@ -96,6 +98,25 @@ pub(crate) async fn checkpoint(
         Err(error) => {
             failures.report(crate::api::Failure::Consensus(format!("the checkpoint's task: {error}")));
             false
+        }
+    }
+}
+
+/// Writes an empty entry behind each snapshot that a member was sent, for ever.
+///
+/// A snapshot may end below the member's own log (the leader had purged what the member had, and the answers that said so
+/// were lost). openraft then forgets that the entries behind the snapshot wait to be applied, and remembers it with the next
+/// entry alone (reference: openraft, section 5): without one the member would lag behind until somebody writes.
+pub(crate) async fn follow_snapshots(raft: Raft, shelf: Arc<Shelf>) {
+    loop {
+        shelf.snapshot_ended.notified().await;
+        if Canary::NoEntryAfterSnapshot.sings() {
+            // The member waits for whatever comes next.
+            continue;
+        }
+        // Whoever leads by now, if it is not this node, has begun with an entry of its own.
+        if let Err(RaftError::Fatal(_)) = raft.write_blank().await {
+            return;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringfence_canary::Canary;
 use ringfence_disk::Disk;
 use ringfence_store::Store;
 use ringfence_types::{Revision, limits};
@@ -24,6 +25,7 @@ pub(crate) struct Opened {
     pub(crate) log: LogStore,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) gate: Arc<Gate>,
+    /// Whether an earlier process may have granted a leader lease that still runs.
     pub(crate) has_vote: bool,
 }
 
@@ -92,7 +94,9 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
         "opened the data directory of {}", identity.name(),
     );
     let shelf = Shelf::new(store, state_disk, gate.clone(), failures).map_err(disk_failed)?;
-    Ok(Opened { identity, log, shelf: Arc::new(shelf), gate, has_vote: vote.is_some() })
+    // The canary votes and campaigns at once, as if nothing had been granted.
+    let has_vote = vote.is_some() && !Canary::NoQuarantine.sings();
+    Ok(Opened { identity, log, shelf: Arc::new(shelf), gate, has_vote })
 }
 
 /// What a data directory holds besides its identity.
@@ -123,7 +127,8 @@ pub(crate) async fn start_raft(config: &Config, opened: &Opened, links: Arc<Link
         api_channel_size: Some(limits::PROPOSALS_WAITING_MAX as u64 * 2),
         enable_elect: !opened.has_vote,
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
+        // On in the canary alone: see ARCHITECTURE.md for what it breaks.
+        enable_leader_restore: Some(Canary::LeaderRestored.sings()),
         allow_log_reversion: Some(false),
         quorum_loss_probe_interval: Some(1_000),
         ..Default::default()

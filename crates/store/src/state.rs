@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ringfence_canary::Canary;
 use ringfence_types::{LogId, Member, NodeId, Rejection, Revision};
 
 use crate::hash::{self, RowSum, StateHash};
@@ -77,6 +78,10 @@ impl State {
 
     /// Takes a change into the hashes; `replaced` is what was the newest version of the key.
     pub fn account(&mut self, change: &Change, replaced: Option<&crate::row::Row>) {
+        if Canary::HashWithoutTable.sings() {
+            // The rows of keys are left out of the running hash, but not of what recomputes it.
+            return;
+        }
         if let Some(replaced) = replaced.filter(|row| !row.deleted) {
             self.row_sum.subtract(replaced.hash);
         }

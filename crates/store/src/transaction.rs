@@ -1,6 +1,7 @@
 //! Carrying out one command on one state: every change that it makes, or a refusal and none.
 
 use bytes::Bytes;
+use ringfence_canary::Canary;
 use ringfence_types::{
     Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, LeaseId, Operation, Put,
     PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, Txn, TxnReply,
@@ -124,6 +125,10 @@ impl<'a> Transaction<'a> {
     }
 
     fn holds(&self, compare: &Compare) -> Result<bool, StoreError> {
+        if Canary::CompareSkipped.sings() {
+            // The first branch is taken, whatever the state says.
+            return Ok(true);
+        }
         let reader = self.reader(false);
         let mut holds = true;
         let mut any = false;

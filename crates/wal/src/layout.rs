@@ -60,6 +60,8 @@ pub(crate) const RESTATED_BYTES_MAX: usize =
 
 /// Said of a block that does not even look like a batch.
 pub(crate) const NO_BATCH: &str = "there is no batch";
+/// Said of a batch whose header is there, but whose payload is not what the header tells.
+pub(crate) const BROKEN_PAYLOAD: &str = "the batch's checksum is wrong";
 
 const SEGMENT_MAGIC: &[u8; 8] = b"RFWALSEG";
 const BATCH_MAGIC: &[u8; 4] = b"RFB1";
@@ -197,7 +199,7 @@ impl BatchHeader {
         if payload.len() == self.payload_bytes && crc32c::crc32c(payload) == self.payload_crc {
             Ok(())
         } else {
-            Err("the batch's checksum is wrong")
+            Err(BROKEN_PAYLOAD)
         }
     }
 

@@ -4,11 +4,14 @@
 use std::collections::VecDeque;
 use std::io;
 
+use ringfence_canary::Canary;
 use ringfence_disk::Disk;
 
 use crate::error::WalError;
 use crate::history::{History, Place};
-use crate::layout::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, Link, NO_BATCH, Records, SegmentHeader};
+use crate::layout::{
+    BATCH_HEADER_BYTES, BLOCK_BYTES, BROKEN_PAYLOAD, BatchHeader, Link, NO_BATCH, Records, SegmentHeader,
+};
 use crate::segment::{self, Segment};
 
 /// The number of a log's first segment.
@@ -163,6 +166,10 @@ impl Scan {
     ) -> Result<Result<usize, &'static str>, WalError> {
         let (batch, payload) = match decode(header, bytes, offset) {
             Ok(found) => found,
+            Err(reason) if reason == BROKEN_PAYLOAD && Canary::TornIsCorrupt.sings() => {
+                // A batch that was under way at a crash is reported as rot.
+                return Err(corrupt(header, offset as u64, 0, reason));
+            }
             Err(reason) => return Ok(Err(reason)),
         };
         // The batches before the oldest segment are gone, so its first batch may follow any other.
@@ -197,6 +204,10 @@ impl Scan {
         bytes: &[u8],
         from: usize,
     ) -> Result<(), WalError> {
+        if Canary::CorruptIsTorn.sings() {
+            // Whatever is missing is cut off, with all that had been acknowledged behind it.
+            return Ok(());
+        }
         let last = self.last.map_or(0, |last| last.link.number);
         let later = (from..bytes.len())
             .step_by(BLOCK_BYTES)

@@ -51,7 +51,10 @@ pub(super) async fn send(
     tracing::info!("sending a snapshot of {} bytes to node {target}, from byte {offset} on", file.bytes);
     send_chunks(&mut session, &file, offset).await?;
     let end = wire::SnapshotEnd { vote: Some(codec::vote_to_wire(&vote)) };
-    match ask(&mut session, snapshot_request::Body::End(end), INSTALL_TIMEOUT).await? {
+    let ended = ask(&mut session, snapshot_request::Body::End(end), INSTALL_TIMEOUT).await;
+    // The member may have installed it although its answer is lost.
+    shelf.snapshot_ended.notify_one();
+    match ended? {
         snapshot_reply::Body::Installed(vote) => {
             tracing::info!("node {target} has installed the snapshot");
             Ok(SnapshotResponse { vote: codec::vote_from_wire(&vote) })

@@ -61,6 +61,8 @@ pub(crate) struct Shelf {
     pub(crate) checkpoint_wanted: Notify,
     /// Wakes `apply` when a checkpoint has freed the head.
     pub(crate) room: Notify,
+    /// Wakes whoever writes the entry that a member needs behind a snapshot.
+    pub(crate) snapshot_ended: Notify,
     outgoing: Mutex<Option<Outgoing>>,
     next_file: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl Shelf {
             applied: watch::Sender::new(applied),
             checkpoint_wanted: Notify::new(),
             room: Notify::new(),
+            snapshot_ended: Notify::new(),
             outgoing: Mutex::default(),
             next_file: AtomicU64::new(rt::random_u64()),
         })

@@ -36,6 +36,8 @@ impl Serve {
         };
         let plan = Plan::new(settings)?;
         logging::start(&plan)?;
+        #[cfg(feature = "canary")]
+        crate::canaries::arm()?;
         node::run(plan)
     }
 }
