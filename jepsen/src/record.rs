@@ -61,6 +61,9 @@ pub struct Fault {
     pub evidence: String,
     /// Whether it had one. A run with a fault that had none fails.
     pub effective: bool,
+    /// What it showed to be wrong by itself: "n2 started on a rotten log". None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violation: Option<String>,
 }
 
 /// Something known of a node at a time.
