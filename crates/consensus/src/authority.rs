@@ -12,13 +12,12 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 use ringfence_types::{NodeId, limits};
-use tokio::sync::watch;
 
 use crate::api::{ProposalCounts, ProposeError, ReadOnly, Role, Timing};
 use crate::measure::Recorder;
 use crate::net::PeerBook;
 use crate::raft::types::{Raft, TypeConfig};
-use crate::rt;
+use crate::rt::{self, watch};
 
 /// Where this node stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,7 @@
 //! Why a node cannot go on: the first reason reported is the one that counts.
 
-use tokio::sync::watch;
-
 use crate::api::Failure;
+use crate::rt::watch;
 
 /// Where every part of a node reports that it has failed for good.
 #[derive(Debug, Clone)]

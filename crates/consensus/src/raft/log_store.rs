@@ -162,6 +162,7 @@ async fn flush_for_ever(shared: Arc<Shared>) {
         }
         let started = rt::now();
         shared.flushing_since.store(started.nanoseconds().max(1), Ordering::Release);
+        rt::sync_pause().await;
         let flushed = shared.log.flush();
         shared.flushing_since.store(0, Ordering::Release);
         match flushed {

@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 use ringfence_disk::{Disk, File, Open};
 use ringfence_store::{Entry, Payload, Position, Store, StoreError};
 use ringfence_types::Index;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::codec;
 use super::gate::Gate;
 use super::types::{Answer, RaftLogId, RaftStoredMembership, TypeConfig, log_id_from_raft, log_id_to_raft};
 use crate::api::Failure;
 use crate::failures::Failures;
-use crate::rt;
+use crate::rt::{self, watch};
 
 /// Most entries applied before the new state is shown.
 const APPLY_BATCH_MAX: usize = 512;

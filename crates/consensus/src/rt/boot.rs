@@ -89,6 +89,9 @@ impl BootRuntime {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || park_on(future)).map(drop)
     }
 
+    /// See [`super::sync_pause`].
+    pub(super) async fn sync_pause() {}
+
     /// See [`super::random_u64`].
     pub(super) fn random_u64() -> u64 {
         let mut bytes = [0; 8];

@@ -1,18 +1,29 @@
 //! The runtime: tasks, time, randomness and channels. Everything in Ringfence but the gRPC layer and the binary uses
 //! these and nothing else of an executor, so that a simulator takes over by replacing one alias, [`Runtime`].
 //!
-//! Channels are tokio's (`mpsc`, `oneshot`, `watch`, `Notify`): they need no executor and draw no random numbers.
+//! Channels are tokio's (`mpsc`, `oneshot`, `Notify`): they need no executor and draw no random numbers. Its `watch` does
+//! draw some, so that it has a place here, [`watch`].
 
+#[cfg(not(feature = "simulation"))]
 mod boot;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 
 use std::future::Future;
 use std::time::Duration;
 
-pub use boot::{BootInstant, BootRuntime};
 use openraft_rt::AsyncRuntime;
+#[cfg(feature = "simulation")]
+pub use simulated::watch;
+#[cfg(not(feature = "simulation"))]
+pub use tokio::sync::watch;
 
-/// The executor in use. The simulator builds this crate with its own one in this place.
-pub type Runtime = BootRuntime;
+/// The executor in use.
+#[cfg(not(feature = "simulation"))]
+pub type Runtime = boot::BootRuntime;
+/// The executor in use.
+#[cfg(feature = "simulation")]
+pub type Runtime = simulated::SimRuntime;
 
 /// A moment on the runtime's clock: in production `CLOCK_BOOTTIME`, which goes on while the machine is suspended.
 pub type Instant = <Runtime as AsyncRuntime>::Instant;
@@ -83,6 +94,11 @@ where
     T: Send + 'static,
 {
     Runtime::spawn_blocking(call).await
+}
+
+/// In a simulation, lets the time of a sync pass; in production a sync takes its time by itself.
+pub async fn sync_pause() {
+    Runtime::sync_pause().await;
 }
 
 /// Sixty-four random bits for identities and nonces, never for anything that is replicated without being written down.
