@@ -1,3 +1,4 @@
 //! The harness: real server processes under real faults, and the histories of real clients checked.
 
 pub mod record;
+pub mod world;

@@ -1,0 +1,175 @@
+//! Making a world: networks, disks, control blocks and groups, and what each node is started with.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::{Context as _, ensure};
+
+use super::cgroup::{Controller, Group};
+use super::control::Control;
+use super::disk::Image;
+use super::network::{Host, Switch};
+use super::node::Node;
+use super::place::Place;
+use super::samples::{Sampler, Samples};
+use super::sys;
+use super::{Capabilities, Capability, Clock, Plan, Storage, World};
+
+/// Size of a node's disk. Its image is sparse.
+const DISK_BYTES: u64 = 1 << 30;
+/// The ports of every node.
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+/// Bytes of the peers' secret.
+const SECRET_BYTES: usize = 32;
+
+/// Makes a world in which no node runs yet.
+pub(super) fn found(plan: &Plan, capabilities: &Capabilities) -> anyhow::Result<World> {
+    ensure!((1..=Host::NODES_MAX).contains(&plan.nodes), "a world has 1 to {} nodes", Host::NODES_MAX);
+    for folder in ["nodes", "disks", "shim"] {
+        fs::create_dir_all(plan.directory.join(folder))?;
+    }
+    // A node may have another working directory's root.
+    let plan = &Plan { directory: fs::canonicalize(&plan.directory)?, ..plan.clone() };
+    let switch = match capabilities.has(Capability::Network) {
+        true => Some(Switch::start(plan.nodes, plan.seed).context("the network cannot be made")?),
+        false => None,
+    };
+    let clock = Clock::start();
+    let founding = Founding {
+        plan,
+        capabilities,
+        switch: switch.as_ref(),
+        samples: Arc::new(Samples::new(clock)),
+        secret: write_secret(&plan.directory)?,
+    };
+    let nodes = founding.nodes()?;
+    let samples = founding.samples;
+    let place = |host| switch.as_ref().map_or_else(Place::default, |switch| switch.place(host).clone());
+    let control = place(Host::CONTROL);
+    let sampler = Sampler::start(&nodes, &control)?;
+    Ok(World { _sampler: sampler, nodes, clients: place(Host::CLIENTS), control, switch, samples, clock })
+}
+
+/// What all nodes are made from.
+struct Founding<'a> {
+    plan: &'a Plan,
+    capabilities: &'a Capabilities,
+    switch: Option<&'a Switch>,
+    samples: Arc<Samples>,
+    secret: String,
+}
+
+impl Founding<'_> {
+    /// All nodes. They are made side by side, since most of the time goes into file systems.
+    fn nodes(&self) -> anyhow::Result<Vec<Arc<Node>>> {
+        thread::scope(|scope| {
+            let made: Vec<_> =
+                (1..=self.plan.nodes).map(|number| scope.spawn(move || self.node(number))).collect();
+            made.into_iter()
+                .map(|thread| {
+                    let node = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    node.map(Arc::new)
+                })
+                .collect()
+        })
+    }
+
+    fn node(&self, number: usize) -> anyhow::Result<Node> {
+        let plan = self.plan;
+        let name = format!("node{number}");
+        let point = plan.directory.join("disks").join(&name);
+        let disk = match self.capabilities.has(Capability::Disk) {
+            true => Some(Image::create(self.backing()?, point.clone())?),
+            false => None,
+        };
+        let control = match (&plan.shim, self.capabilities.has(Capability::Shim)) {
+            (Some(shim), true) => Some(Control::create(shim, plan.directory.join("shim").join(&name))?),
+            _ => None,
+        };
+        let group = |controller, capability| match self.capabilities.has(capability) {
+            true => Group::create(controller, &name).map(Some),
+            false => Ok(None),
+        };
+        let data_dir = disk.as_ref().map_or(point, Image::data_dir);
+        Ok(Node {
+            number,
+            client: SocketAddr::new(self.address(number), CLIENT_PORT),
+            place: self.switch.map_or_else(Place::default, |switch| switch.place(Host::node(number)).clone()),
+            cpu: group(Controller::Cpu, Capability::CpuLimit)?,
+            io: group(Controller::Io, Capability::DiskLimit)?,
+            log: plan.directory.join("nodes").join(format!("{name}.log")),
+            arguments: self.arguments(number, &data_dir),
+            disk,
+            control,
+            data_dir,
+            program: plan.program.clone(),
+            canaries: plan.canaries.join(","),
+            samples: Arc::clone(&self.samples),
+            running: Mutex::default(),
+        })
+    }
+
+    /// The command line of a node. A log in small segments shows many of them and fills no disk.
+    fn arguments(&self, number: usize, data_dir: &Path) -> Vec<String> {
+        let peer = |number| SocketAddr::new(self.address(number), PEER_PORT);
+        let founders: Vec<String> =
+            (1..=self.plan.nodes).map(|number| format!("node{number}={}", peer(number))).collect();
+        let mut arguments = vec![
+            "serve".to_owned(),
+            format!("--name=node{number}"),
+            format!("--data-dir={}", data_dir.display()),
+            format!("--listen-client={}:{CLIENT_PORT}", self.address(number)),
+            format!("--listen-peer={}", peer(number)),
+            format!("--initial-cluster={}", founders.join(",")),
+            format!("--peer-secret-file={}", self.secret),
+            "--log-segment-size=16MiB".to_owned(),
+        ];
+        arguments.extend(self.plan.flags.iter().cloned());
+        arguments
+    }
+
+    fn address(&self, number: usize) -> IpAddr {
+        let host = Host::node(number);
+        match self.switch {
+            Some(_) => host.address().into(),
+            None => loopback(host).into(),
+        }
+    }
+
+    /// A file without a name for a node's disk.
+    fn backing(&self) -> io::Result<File> {
+        let file = match self.plan.storage {
+            Storage::Memory => sys::memory_file("ringfence-jepsen-disk")?,
+            Storage::Disk => {
+                let mut options = File::options();
+                options.read(true).write(true).custom_flags(libc::O_TMPFILE).open(&self.plan.directory)?
+            }
+        };
+        file.set_len(DISK_BYTES)?;
+        Ok(file)
+    }
+}
+
+/// An address of this machine alone, as all of 127.0.0.0/8 are: others than those of another process, but for a rare one.
+fn loopback(host: Host) -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    // The upper half keeps clear of 127.0.0.1 and its neighbours.
+    Ipv4Addr::new(127, high | 128, low, host.0)
+}
+
+/// Draws the secret that nodes share; returns its file's path.
+fn write_secret(directory: &Path) -> anyhow::Result<String> {
+    let mut bytes = [0; SECRET_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = directory.join("peer-secret");
+    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
+    file.write_all(text.as_bytes())?;
+    path.into_os_string().into_string().ok().context("the run's directory has no name in UTF-8")
+}
