@@ -37,6 +37,9 @@ pub struct Run {
     /// Canaries armed in the servers or clients.
     #[serde(default)]
     pub canaries: Vec<String>,
+    /// Options of the command line beyond those above, as they were given: they too are needed to do the same again.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// What the machine could not do, and so was left out.
     #[serde(default)]
     pub left_out: Vec<String>,
