@@ -77,6 +77,14 @@ fn raft(page: &mut Page, status: &Status) {
         status.proposals.answered,
     );
     page.gauge("ringfence_raft_term", "The current term.", status.term);
+    page.head(
+        "ringfence_leader_id",
+        "gauge",
+        "The leader that this member knows, in hexadecimal digits; none: it knows none.",
+    );
+    if let Some(leader) = status.leader {
+        page.sample("ringfence_leader_id", &format!("{{leader_id=\"{:x}\"}}", leader.0), 1);
+    }
     page.gauge(
         "ringfence_leader_lease_left_seconds",
         "What is left of the leader lease; 0 where there is none.",
@@ -306,6 +314,7 @@ mod tests {
         for line in [
             "etcd_server_has_leader 1",
             "etcd_server_is_leader 1",
+            "ringfence_leader_id{leader_id=\"1\"} 1",
             "etcd_server_leader_changes_seen_total 2",
             "etcd_server_proposals_committed_total 39",
             "etcd_server_proposals_applied_total 38",
