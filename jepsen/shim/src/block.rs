@@ -91,32 +91,40 @@ impl Course {
 }
 
 impl Block {
-    /// How the clocks run; `None` while that is being changed for longer than a few looks.
-    #[must_use]
-    pub fn course(&self) -> Option<Course> {
-        for _ in 0..1_000 {
-            let before = self.clock_version.load(Ordering::Acquire);
-            let course = Course {
-                base_true: self.base_true.load(Ordering::Acquire),
-                base_shown: self.base_shown.load(Ordering::Acquire),
-                rate: self.rate.load(Ordering::Acquire),
-                wall_offset: self.wall_offset.load(Ordering::Acquire),
-            };
-            if before.is_multiple_of(2) && before == self.clock_version.load(Ordering::Acquire) {
-                return Some(course);
+    /// Something that follows from how the clocks run, and perhaps from a reading of a true clock within `work`, which is done
+    /// again if the course was changed meanwhile. So no reading by an old course comes after one by a new course.
+    pub fn with_course<T>(&self, work: impl Fn(Course) -> T) -> T {
+        loop {
+            let version = self.clock_version.load(Ordering::Acquire);
+            if version.is_multiple_of(2) {
+                let result = work(self.load_course());
+                if version == self.clock_version.load(Ordering::Acquire) {
+                    return result;
+                }
             }
+            // A change takes a few stores, but whoever makes it may have lost its processor in between.
+            std::thread::yield_now();
         }
-        None
     }
 
-    /// Makes the clocks run otherwise. Only one may do so at a time.
-    pub fn set_course(&self, course: Course) {
+    /// Makes the clocks run otherwise. Nobody sees a clock while `change` works. Only one may do this at a time.
+    pub fn change_course(&self, change: impl FnOnce(Course) -> Course) {
         self.clock_version.fetch_add(1, Ordering::AcqRel);
+        let course = change(self.load_course());
         self.base_true.store(course.base_true, Ordering::Release);
         self.base_shown.store(course.base_shown, Ordering::Release);
         self.rate.store(course.rate, Ordering::Release);
         self.wall_offset.store(course.wall_offset, Ordering::Release);
         self.clock_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn load_course(&self) -> Course {
+        Course {
+            base_true: self.base_true.load(Ordering::Acquire),
+            base_shown: self.base_shown.load(Ordering::Acquire),
+            rate: self.rate.load(Ordering::Acquire),
+            wall_offset: self.wall_offset.load(Ordering::Acquire),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Control {
         let made = File::options().read(true).write(true).create(true).truncate(true).open(&file)?;
         made.set_len(size_of::<Block>() as u64)?;
         let block = Mapped::new(&made)?;
-        block.set_course(Course::TRUE);
+        block.change_course(|_| Course::TRUE);
         block.magic.store(MAGIC, Ordering::Release);
         Ok(Control {
             shim: shim.to_path_buf(),
@@ -101,8 +101,10 @@ impl NodeClock {
     /// What the node's monotonic clock has gained since the run began, in nanoseconds.
     #[must_use]
     pub fn gained(&self) -> i64 {
-        let now = sys::clock(libc::CLOCK_MONOTONIC).cast_signed();
-        self.course().shown(now) - now
+        self.block.with_course(|course| {
+            let now = sys::clock(libc::CLOCK_MONOTONIC).cast_signed();
+            course.shown(now) - now
+        })
     }
 
     /// How often the node has read a clock that was wrong: the evidence that the fault reached it.
@@ -113,11 +115,11 @@ impl NodeClock {
 
     fn change(&self, change: impl FnOnce(Course) -> Course) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.block.set_course(change(self.course()));
+        self.block.change_course(change);
     }
 
     fn course(&self) -> Course {
-        self.block.course().expect("changes take a few stores, under a lock of this process")
+        self.block.with_course(|course| course)
     }
 }
 
