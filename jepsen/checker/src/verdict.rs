@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::operation::Operation;
+
 /// The answer to one question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -28,6 +30,29 @@ pub struct Finding {
     pub counterexample: Option<Counterexample>,
 }
 
+impl Finding {
+    /// Nothing wrong was seen.
+    pub fn ok(check: &str, summary: impl Into<String>) -> Finding {
+        Finding { check: check.into(), verdict: Verdict::Ok, summary: summary.into(), counterexample: None }
+    }
+
+    /// It could not be decided.
+    pub fn unknown(check: &str, summary: impl Into<String>) -> Finding {
+        Finding {
+            check: check.into(),
+            verdict: Verdict::Unknown,
+            summary: summary.into(),
+            counterexample: None,
+        }
+    }
+
+    /// A promise was broken.
+    pub fn violation(check: &str, summary: impl Into<String>, counterexample: Counterexample) -> Finding {
+        let counterexample = Some(counterexample);
+        Finding { check: check.into(), verdict: Verdict::Violation, summary: summary.into(), counterexample }
+    }
+}
+
 /// The smallest part of a history that shows a violation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counterexample {
@@ -35,6 +60,20 @@ pub struct Counterexample {
     pub explanation: String,
     /// Its operations.
     pub bars: Vec<Bar>,
+}
+
+impl Counterexample {
+    /// A picture of these operations, in the order of time; the culprit is the one at that place among them.
+    pub fn new(
+        explanation: impl Into<String>,
+        operations: &[&Operation<'_>],
+        culprit: usize,
+    ) -> Counterexample {
+        let bar = |(place, operation): (usize, &&Operation<'_>)| operation.bar(place == culprit);
+        let mut bars: Vec<Bar> = operations.iter().enumerate().map(bar).collect();
+        bars.sort_by_key(|bar| (bar.start, bar.process));
+        Counterexample { explanation: explanation.into(), bars }
+    }
 }
 
 /// One operation, as a bar in a picture with a row for each process.
