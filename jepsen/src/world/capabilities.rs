@@ -11,7 +11,7 @@ use super::network::Switch;
 use super::sys;
 
 /// Size of the image that is made to see whether one can be.
-const PROBE_BYTES: u64 = 32 << 20;
+const PROBE_BYTES: u64 = 64 << 20;
 
 /// Something that a fault may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,7 +137,8 @@ impl Capabilities {
 
 /// Does something to a small disk, which is gone afterwards.
 fn with_disk(work: impl FnOnce(&Image) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let point = std::env::temp_dir().join(format!("ringfence-jepsen-probe-{}", std::process::id()));
+    let point = std::env::temp_dir();
+    let point = point.join(format!("ringfence-jepsen-probe-{}-{}", std::process::id(), sys::serial()));
     let backing = sys::memory_file("ringfence-jepsen-probe")?;
     backing.set_len(PROBE_BYTES)?;
     let result = Image::create(backing, point.clone()).and_then(|image| work(&image));

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::sys;
+
 /// Begins the names of all groups; the id of the process that made them follows.
 const PREFIX: &str = "ringfence-jepsen-";
 /// The span over which processor time is rationed, in microseconds.
@@ -42,7 +44,7 @@ impl Group {
     pub(super) fn create(controller: Controller, name: &str) -> anyhow::Result<Group> {
         let (root, version) = hierarchy(controller)?;
         remove_leftovers(&root);
-        let directory = root.join(format!("{PREFIX}{}-{name}", std::process::id()));
+        let directory = root.join(format!("{PREFIX}{}-{}-{name}", std::process::id(), sys::serial()));
         fs::create_dir(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
         Ok(Group { directory, controller, version })
     }

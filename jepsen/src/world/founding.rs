@@ -45,6 +45,7 @@ pub(super) fn found(plan: &Plan, capabilities: &Capabilities) -> anyhow::Result<
         plan,
         capabilities,
         switch: switch.as_ref(),
+        loopback: loopback(),
         samples: Arc::new(Samples::new(clock)),
         secret: write_secret(&plan.directory)?,
     };
@@ -61,6 +62,7 @@ struct Founding<'a> {
     plan: &'a Plan,
     capabilities: &'a Capabilities,
     switch: Option<&'a Switch>,
+    loopback: [u8; 3],
     samples: Arc<Samples>,
     secret: String,
 }
@@ -138,7 +140,10 @@ impl Founding<'_> {
         let host = Host::node(number);
         match self.switch {
             Some(_) => host.address().into(),
-            None => loopback(host).into(),
+            None => {
+                let [first, second, third] = self.loopback;
+                Ipv4Addr::new(first, second, third, host.0).into()
+            }
         }
     }
 
@@ -156,11 +161,12 @@ impl Founding<'_> {
     }
 }
 
-/// An address of this machine alone, as all of 127.0.0.0/8 are: others than those of another process, but for a rare one.
-fn loopback(host: Host) -> Ipv4Addr {
-    let [_, _, high, low] = std::process::id().to_be_bytes();
+/// The network of a world on loopback, of which all of 127.0.0.0/8 is: the first three numbers of its addresses. Another one
+/// than that of other worlds of this process, and, but for a rare one, of other processes.
+fn loopback() -> [u8; 3] {
+    let [_, _, high, low] = (std::process::id() ^ (sys::serial() << 9)).to_be_bytes();
     // The upper half keeps clear of 127.0.0.1 and its neighbours.
-    Ipv4Addr::new(127, high | 128, low, host.0)
+    [127, high | 128, low]
 }
 
 /// Draws the secret that nodes share; returns its file's path.

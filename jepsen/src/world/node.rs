@@ -1,10 +1,10 @@
 //! One node: where its data is, its process, and how that came and went.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -24,7 +24,7 @@ use crate::record::What;
 /// How often a node that was told to stop is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Of a log's end, what is read in search for a node's last words.
-const LAST_WORDS_BYTES: u64 = 4 << 10;
+const LOG_READ_BYTES: u64 = 64 << 10;
 
 /// A node and everything that was made for it. Dropping it kills its process.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(super) struct Node {
 #[derive(Debug, Default)]
 pub(super) struct Running {
     child: Option<Child>,
+    /// Where the log of the newest process begins, in bytes.
+    log_begins: u64,
     /// Why the process may end by itself now; `None`: it may not.
     exit_allowed: Option<String>,
 }
@@ -64,6 +66,7 @@ impl Node {
     pub(super) fn start(&self) -> anyhow::Result<()> {
         let mut running = self.lock();
         ensure!(running.child.is_none(), "node {} runs already", self.number);
+        running.log_begins = fs::metadata(&self.log).map_or(0, |facts| facts.len());
         let child = spawner::spawn(self.command()?);
         let child = child.with_context(|| format!("{} cannot be started", self.program.display()))?;
         for group in [&self.cpu, &self.io].into_iter().flatten() {
@@ -143,10 +146,7 @@ impl Node {
     }
 
     /// Runs something where the node's files are, with the path of its data directory.
-    pub(super) fn in_data_dir<T: Send>(
-        &self,
-        work: impl FnOnce(&std::path::Path) -> T + Send,
-    ) -> io::Result<T> {
+    pub(super) fn in_data_dir<T: Send>(&self, work: impl FnOnce(&Path) -> T + Send) -> io::Result<T> {
         match &self.disk {
             Some(disk) => disk.inside(|| work(&self.data_dir)),
             None => Ok(work(&self.data_dir)),
@@ -158,20 +158,24 @@ impl Node {
         status::get(control, self.client, path)
     }
 
-    /// The end of what the node printed.
+    /// What the node said at last since it was started.
     pub(super) fn last_words(&self) -> String {
-        let read = || -> io::Result<String> {
-            use std::io::{Read as _, Seek as _, SeekFrom};
+        self.last_words_since(self.lock().log_begins)
+    }
+
+    fn last_words_since(&self, begin: u64) -> String {
+        let read = || -> io::Result<Vec<u8>> {
             let mut log = File::open(&self.log)?;
-            let length = log.metadata()?.len();
-            log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
-            let mut end = Vec::new();
-            log.read_to_end(&mut end)?;
-            Ok(String::from_utf8_lossy(&end).into_owned())
+            let end = log.metadata()?.len();
+            log.seek(SeekFrom::Start(begin.max(end.saturating_sub(LOG_READ_BYTES))))?;
+            let mut text = Vec::new();
+            log.read_to_end(&mut text)?;
+            Ok(text)
         };
-        let end = read().unwrap_or_default();
-        let last = end.lines().rev().find(|line| !line.trim().is_empty());
-        last.unwrap_or("it said nothing").trim().to_owned()
+        match read() {
+            Ok(text) => last_words(&String::from_utf8_lossy(&text)),
+            Err(error) => format!("its log cannot be read: {error}"),
+        }
     }
 
     fn command(&self) -> anyhow::Result<Command> {
@@ -204,7 +208,7 @@ impl Node {
             What::Exited {
                 code: ExitStatus::code(&status),
                 expected: running.exit_allowed.is_some(),
-                reason: self.last_words(),
+                reason: self.last_words_since(running.log_begins),
             },
         );
     }
@@ -224,6 +228,38 @@ impl Drop for Node {
         // It is empty, now that its file system is gone or about to go; otherwise it stays for whoever wants to look at it.
         if self.disk.is_some() {
             let _ = fs::remove_dir(&self.data_dir);
+        }
+    }
+}
+
+/// What a process printed at last that tells why it ended: a panic's place and message, an error, or else the last line.
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let panicked =
+        lines.iter().rposition(|line| line.starts_with("thread '") && line.contains("panicked at"));
+    if let Some(at) = panicked {
+        return lines[at..].iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    }
+    let error = lines.iter().rfind(|line| line.starts_with("error: "));
+    error.or(lines.last()).copied().unwrap_or("it said nothing").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn last_words_tell_why() {
+        for (log, words) in [
+            ("", "it said nothing"),
+            ("a\nstopped\n\n", "stopped"),
+            ("error: old\nerror: the disk failed\nnext:  look at it\n", "error: the disk failed"),
+            (
+                "thread 'main' (7) panicked at a.rs:1:2:\nno\nstack backtrace:\n",
+                "thread 'main' (7) panicked at a.rs:1:2: no",
+            ),
+        ] {
+            assert_eq!(last_words(log), words);
         }
     }
 }

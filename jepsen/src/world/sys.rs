@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 /// A kind of namespace.
@@ -165,6 +166,12 @@ pub(super) fn clock(id: libc::clockid_t) -> u64 {
     let result = unsafe { libc::clock_gettime(id, &raw mut time) };
     assert_eq!(result, 0, "this clock is part of every Linux that has namespaces");
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+/// Another number each time, for names that must be unique in this process.
+pub(super) fn serial() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Whether this process has all the rights of root.

@@ -26,12 +26,16 @@ const NO_LOG_FLUSH: u32 = 2;
 const FIFREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
 /// What fills the disk. It lies beside the node's directory.
 const BALLAST: &str = "ballast";
+/// What is written to see whether anything can be.
+const PROBE: &str = "probe";
 /// The node's directory on the disk.
 const DATA: &str = "data";
 /// Longest wait for the last user of a file system to be gone.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest range that a power cut may keep in one piece.
 const KEPT_BYTES_MAX: u64 = 128 << 10;
+/// The file system's unit of space.
+const BLOCK_BYTES: u64 = 4_096;
 
 /// A node's disk: an ext4 file system on a loop device, mounted in a mount namespace of its own. Neither image nor
 /// namespace has a name, so that nothing stays when this process ends, however it does.
@@ -174,15 +178,20 @@ impl Image {
     pub fn fill(&self, leave: u64) -> io::Result<u64> {
         self.inside(|| {
             let file = File::create(self.point.join(BALLAST))?;
-            let (mut taken, mut piece) = (0, free_bytes(&self.point)?);
-            while piece >= 4_096 {
+            let before = free_bytes(&self.point)?;
+            let (mut at, mut piece) = (0, before);
+            // The last blocks are found in ever smaller pieces, since the file's own map needs some too.
+            while piece >= BLOCK_BYTES {
                 let wanted = piece.min(free_bytes(&self.point)?.saturating_sub(leave));
-                match wanted >= 4_096 && allocate(&file, taken, wanted)? {
-                    true => taken += wanted,
-                    false => piece /= 2,
+                if wanted < BLOCK_BYTES {
+                    break;
                 }
+                if !allocate(&file, at, wanted)? {
+                    piece /= 2;
+                }
+                at += wanted;
             }
-            Ok(taken)
+            Ok(before - free_bytes(&self.point)?)
         })?
     }
 
@@ -205,11 +214,17 @@ impl Image {
         fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device.name()), "ringfence-jepsen")
     }
 
-    /// Whether it can be written to.
+    /// Whether a file can be made on it, and a block written: neither full nor read-only.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        let probe = self.point.join("probe");
-        self.inside(|| fs::write(&probe, "").and_then(|()| fs::remove_file(&probe)).is_ok()).unwrap_or(false)
+        let probe = self.point.join(PROBE);
+        let write = || {
+            let written = fs::write(&probe, [1; BLOCK_BYTES as usize]);
+            // Where it could not even be made, it cannot be removed.
+            let removed = fs::remove_file(&probe);
+            written.is_ok() && removed.is_ok()
+        };
+        self.inside(write).unwrap_or(false)
     }
 
     /// The namespace in which it is mounted.
@@ -231,7 +246,7 @@ impl Image {
             let file = File::open(&path)?;
             let mut at = 0;
             while at < length {
-                let piece = random.random_range(1..=KEPT_BYTES_MAX / 4_096) * 4_096;
+                let piece = random.random_range(1..=KEPT_BYTES_MAX / BLOCK_BYTES) * BLOCK_BYTES;
                 if random.random_bool(share.min(1.0)) {
                     let (at, piece) = (at.cast_signed(), piece.cast_signed());
                     // SAFETY: the descriptor is open, and the call takes no pointer.

@@ -50,14 +50,16 @@ impl Survey {
     }
 }
 
-/// All regular files below a directory with their lengths, in the order of their paths.
+/// All regular files below a directory with their lengths, in the order of their paths. A directory or file that is not there,
+/// or not any more, holds nothing.
 pub(super) fn files_below(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     let mut waiting = vec![directory.to_path_buf()];
     while let Some(folder) = waiting.pop() {
-        for entry in fs::read_dir(&folder)? {
+        let Some(entries) = if_there(fs::read_dir(&folder))? else { continue };
+        for entry in entries {
             let entry = entry?;
-            let facts = entry.metadata()?;
+            let Some(facts) = if_there(entry.metadata())? else { continue };
             if facts.is_dir() {
                 waiting.push(entry.path());
             } else if facts.is_file() {
@@ -67,6 +69,13 @@ pub(super) fn files_below(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     }
     files.sort();
     Ok(files)
+}
+
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 fn blocks_of(path: &Path) -> io::Result<Vec<u64>> {

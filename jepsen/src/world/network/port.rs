@@ -19,7 +19,6 @@ const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 /// A host's namespace and the switch's end of its device.
 #[derive(Debug)]
 pub(super) struct Port {
-    pub(super) host: Host,
     pub(super) namespace: Arc<File>,
     pub(super) device: File,
 }
@@ -41,7 +40,7 @@ impl Port {
             // SAFETY: the request is defined with an ifreq.
             unsafe { sys::ioctl(&device, libc::TUNSETIFF as libc::Ioctl, &mut request)? };
             configure(host.address())?;
-            Ok(Port { host, namespace, device })
+            Ok(Port { namespace, device })
         })
     }
 }
