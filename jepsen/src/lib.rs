@@ -1,5 +1,6 @@
 //! The harness: real server processes under real faults, and the histories of real clients checked.
 
+pub mod client;
 pub mod directory;
 pub mod record;
 pub mod report;
