@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod directory;
+pub mod load;
 pub mod record;
 pub mod report;
+pub mod workload;
 pub mod world;
