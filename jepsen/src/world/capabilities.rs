@@ -110,10 +110,21 @@ impl Capabilities {
         Capabilities { probed: Capability::ALL.into_iter().map(probe).collect() }
     }
 
-    /// Nothing but what needs neither root nor a shim.
+    /// None at all, for this reason.
     #[must_use]
     pub fn none(why: &str) -> Capabilities {
         Capabilities { probed: Capability::ALL.map(|capability| (capability, Err(why.to_owned()))).to_vec() }
+    }
+
+    /// The same without all but these.
+    #[must_use]
+    pub fn only(mut self, kept: &[Capability]) -> Capabilities {
+        for (capability, result) in &mut self.probed {
+            if !kept.contains(capability) && result.is_ok() {
+                *result = Err("it was left out on purpose".to_owned());
+            }
+        }
+        self
     }
 
     /// Whether there is this capability.

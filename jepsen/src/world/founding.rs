@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -31,11 +31,10 @@ const SECRET_BYTES: usize = 32;
 /// Makes a world in which no node runs yet.
 pub(super) fn found(plan: &Plan, capabilities: &Capabilities) -> anyhow::Result<World> {
     ensure!((1..=Host::NODES_MAX).contains(&plan.nodes), "a world has 1 to {} nodes", Host::NODES_MAX);
-    for folder in ["nodes", "disks", "shim"] {
-        fs::create_dir_all(plan.directory.join(folder))?;
-    }
-    // A node may have another working directory's root.
+    fs::create_dir_all(plan.directory.join("nodes"))?;
+    // Nodes have working directories of their own.
     let plan = &Plan { directory: fs::canonicalize(&plan.directory)?, ..plan.clone() };
+    let folder = Folder::create(plan.directory.join("world"))?;
     let switch = match capabilities.has(Capability::Network) {
         true => Some(Switch::start(plan.nodes, plan.seed).context("the network cannot be made")?),
         false => None,
@@ -47,14 +46,41 @@ pub(super) fn found(plan: &Plan, capabilities: &Capabilities) -> anyhow::Result<
         switch: switch.as_ref(),
         loopback: loopback(),
         samples: Arc::new(Samples::new(clock)),
-        secret: write_secret(&plan.directory)?,
+        secret: write_secret(&folder.0)?,
+        folder: &folder.0,
     };
     let nodes = founding.nodes()?;
     let samples = founding.samples;
     let place = |host| switch.as_ref().map_or_else(Place::default, |switch| switch.place(host).clone());
     let control = place(Host::CONTROL);
     let sampler = Sampler::start(&nodes, &control)?;
-    Ok(World { _sampler: sampler, nodes, clients: place(Host::CLIENTS), control, switch, samples, clock })
+    let clients = place(Host::CLIENTS);
+    Ok(World { _sampler: sampler, nodes, switch, _folder: folder, clients, control, samples, clock })
+}
+
+/// The folder of what only a living world needs. Dropping it removes it with all that is in it.
+#[derive(Debug)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    fn create(path: PathBuf) -> anyhow::Result<Folder> {
+        // What a run that was killed left there is not this one's.
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        for inner in ["disks", "shim"] {
+            fs::create_dir_all(path.join(inner))?;
+        }
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} stays: {error}", self.0.display());
+        }
+    }
 }
 
 /// What all nodes are made from.
@@ -65,6 +91,7 @@ struct Founding<'a> {
     loopback: [u8; 3],
     samples: Arc<Samples>,
     secret: String,
+    folder: &'a Path,
 }
 
 impl Founding<'_> {
@@ -85,13 +112,13 @@ impl Founding<'_> {
     fn node(&self, number: usize) -> anyhow::Result<Node> {
         let plan = self.plan;
         let name = format!("node{number}");
-        let point = plan.directory.join("disks").join(&name);
+        let point = self.folder.join("disks").join(&name);
         let disk = match self.capabilities.has(Capability::Disk) {
             true => Some(Image::create(self.backing()?, point.clone())?),
             false => None,
         };
         let control = match (&plan.shim, self.capabilities.has(Capability::Shim)) {
-            (Some(shim), true) => Some(Control::create(shim, plan.directory.join("shim").join(&name))?),
+            (Some(shim), true) => Some(Control::create(shim, self.folder.join("shim").join(&name))?),
             _ => None,
         };
         let group = |controller, capability| match self.capabilities.has(capability) {

@@ -26,6 +26,8 @@ mod samples;
 mod spawner;
 mod status;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,7 @@ pub use power::Keep;
 pub use status::NodeStatus;
 
 use crate::record::Sample;
+use founding::Folder;
 use node::Node;
 use samples::{Sampler, Samples};
 
@@ -58,7 +61,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Plan {
     /// How many nodes found the cluster.
     pub nodes: usize,
-    /// The run's directory: nodes' logs, the peers' secret, control blocks, and mount points go there.
+    /// The run's directory: nodes' logs go into `nodes` in it, and what only a living world needs into `world`.
     pub directory: PathBuf,
     /// The server under test.
     pub program: PathBuf,
@@ -86,10 +89,11 @@ pub enum Storage {
 /// A cluster and its surroundings. Nodes are numbered from 1. Dropping it ends everything.
 #[derive(Debug)]
 pub struct World {
-    // Fields are dropped in this order: first those who ask, then those who are asked, at last the network between them.
+    // Fields are dropped in this order: first those who ask, then those who are asked, then what is around them.
     _sampler: Sampler,
     nodes: Vec<Arc<Node>>,
     switch: Option<Switch>,
+    _folder: Folder,
     clients: Place,
     control: Place,
     samples: Arc<Samples>,

@@ -69,11 +69,12 @@ impl Node {
         running.log_begins = fs::metadata(&self.log).map_or(0, |facts| facts.len());
         let child = spawner::spawn(self.command()?);
         let child = child.with_context(|| format!("{} cannot be started", self.program.display()))?;
-        for group in [&self.cpu, &self.io].into_iter().flatten() {
-            group.take(child.id()).context("the node cannot be put into its control group")?;
-        }
+        let process = child.id();
         running.child = Some(child);
         self.samples.push(self.number, What::Started);
+        for group in [&self.cpu, &self.io].into_iter().flatten() {
+            group.take(process).context("the node cannot be put into its control group")?;
+        }
         Ok(())
     }
 
@@ -225,10 +226,6 @@ impl Drop for Node {
             eprintln!("node {}: {error:#}", self.number);
         }
         self.kill("the end of the run");
-        // It is empty, now that its file system is gone or about to go; otherwise it stays for whoever wants to look at it.
-        if self.disk.is_some() {
-            let _ = fs::remove_dir(&self.data_dir);
-        }
     }
 }
 

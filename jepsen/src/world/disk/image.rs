@@ -214,17 +214,18 @@ impl Image {
         fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device.name()), "ringfence-jepsen")
     }
 
-    /// Whether a file can be made on it, and a block written: neither full nor read-only.
-    #[must_use]
-    pub fn is_writable(&self) -> bool {
+    /// Makes a file, and writes a block to it.
+    ///
+    /// # Errors
+    /// As the file system's: that it is full, or read-only.
+    pub fn check_writable(&self) -> io::Result<()> {
         let probe = self.point.join(PROBE);
-        let write = || {
+        self.inside(|| {
             let written = fs::write(&probe, [1; BLOCK_BYTES as usize]);
             // Where it could not even be made, it cannot be removed.
             let removed = fs::remove_file(&probe);
-            written.is_ok() && removed.is_ok()
-        };
-        self.inside(write).unwrap_or(false)
+            written.and(removed)
+        })?
     }
 
     /// The namespace in which it is mounted.

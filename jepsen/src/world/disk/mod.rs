@@ -3,6 +3,8 @@
 mod image;
 mod loop_device;
 mod loss;
+#[cfg(test)]
+mod tests;
 
 pub use image::Image;
 pub use loss::Loss;

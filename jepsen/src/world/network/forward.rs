@@ -70,8 +70,8 @@ impl Forwarder {
             // One time for both: what was due by then is gone before anything newer of the same link can be.
             let now = sys::clock(libc::CLOCK_MONOTONIC);
             self.deliver_due(now);
-            for from in 0..self.ports.len() {
-                if polled[from].revents != 0 {
+            for (from, one) in polled.iter().enumerate().take(self.ports.len()) {
+                if one.revents != 0 {
                     self.receive(from, now, &mut buffer);
                 }
             }

@@ -6,6 +6,8 @@
 mod forward;
 mod link;
 mod port;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Write as _};
