@@ -1,8 +1,10 @@
 //! The harness: real server processes under real faults, and the histories of real clients checked.
 
+pub mod checks;
 pub mod client;
 pub mod directory;
 pub mod load;
+pub mod nemesis;
 pub mod record;
 pub mod report;
 pub mod workload;
