@@ -24,6 +24,8 @@ mod raft;
 mod read;
 mod recovery;
 pub mod rt;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod status;
 mod watchdog;
 

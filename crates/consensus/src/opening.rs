@@ -83,7 +83,7 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     let (vote, last, committed) = log.positions().map_err(|error| Failure::LogCorrupt(error.to_string()))?;
     let applied = store.applied().log_id.map(log_id_to_raft);
     let checkpointed = store.checkpointed().log_id.map(|log_id| log_id.index);
-    gate.open(vote, last, applied, checkpointed);
+    gate.open(vote, last, committed, applied, checkpointed);
     tracing::info!(
         node = %identity.node_id(),
         cluster = format!("{:016x}", identity.cluster_id()),

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use ringfence_canary::Canary;
 
 use crate::unsynced::{Content, Draws, Names, place};
 use crate::{Disk, File, Open, check_name};
@@ -133,6 +134,30 @@ impl SimDisk {
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.machine.lock().steps
+    }
+
+    /// Bytes in all files.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.machine.lock().used_bytes()
+    }
+
+    /// A directory within this one, looked at from outside: no step is counted, and nothing is made.
+    #[must_use]
+    pub fn inner(&self, name: &str) -> Option<SimDisk> {
+        let directory = format!("{}{name}/", self.directory);
+        let known = self.machine.lock().directories.contains_key(&directory);
+        known.then(|| SimDisk { machine: self.machine.clone(), directory })
+    }
+
+    /// The files of this directory with their lengths, looked at from outside: no step is counted.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let mut machine = self.machine.lock();
+        let names = machine.names(&self.directory).list();
+        let numbers: Vec<u64> =
+            names.iter().filter_map(|name| machine.names(&self.directory).get(name)).collect();
+        names.into_iter().zip(numbers).map(|(name, number)| (name, machine.content(number).len())).collect()
     }
 
     /// Adds a fault. Those that name a step happen once.
@@ -324,6 +349,9 @@ impl File for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut machine = self.enter()?;
         let verdict = machine.begin(Kind::Sync)?;
+        if Canary::LyingSync.sings() {
+            return verdict.end();
+        }
         if verdict == Verdict::Works {
             machine.content(self.number).sync();
         } else if !machine.down {
@@ -390,9 +418,12 @@ impl Machine {
             _ => None,
         });
         let Some(capacity) = capacity else { return FREE_BYTES };
+        capacity.saturating_sub(self.used_bytes())
+    }
+
+    fn used_bytes(&self) -> u64 {
         let named = self.directories.values().flat_map(Names::files);
-        let used: u64 = named.filter_map(|number| self.files.get(&number)).map(Content::len).sum();
-        capacity.saturating_sub(used)
+        named.filter_map(|number| self.files.get(&number)).map(Content::len).sum()
     }
 }
 

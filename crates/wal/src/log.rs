@@ -187,6 +187,12 @@ impl Log {
         self.state.lock().has_staged()
     }
 
+    /// The ticket of what was staged last.
+    #[must_use]
+    pub fn staged(&self) -> Ticket {
+        self.state.lock().last
+    }
+
     /// The ticket through which all is durable.
     #[must_use]
     pub fn durable(&self) -> Ticket {

@@ -22,7 +22,8 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
     let (requests, input) = mpsc::channel(limits::APPENDS_IN_FLIGHT_MAX);
     let input =
         futures_util::stream::unfold(input, |mut input| async move { Some((input.recv().await?, input)) });
-    let mut answers = Box::pin(door.raft.stream_append(input));
+    // Fused: within a burst its end looks as a pause does, and it is asked once more.
+    let mut answers = Box::pin(door.raft.stream_append(input).fuse());
     let votes: Mutex<VecDeque<RaftVote>> = Mutex::default();
 
     let receiving = async {

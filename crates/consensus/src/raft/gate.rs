@@ -11,12 +11,12 @@ use ringfence_types::Index;
 use super::types::{RaftEntry, RaftLogId, RaftVote};
 
 /// The positions that the rules compare.
-#[derive(Debug, Default)]
-struct Positions {
-    vote: Option<RaftVote>,
-    last: Option<RaftLogId>,
-    committed: Option<RaftLogId>,
-    applied: Option<RaftLogId>,
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Positions {
+    pub(crate) vote: Option<RaftVote>,
+    pub(crate) last: Option<RaftLogId>,
+    pub(crate) committed: Option<RaftLogId>,
+    pub(crate) applied: Option<RaftLogId>,
     checkpointed: Option<Index>,
     /// What a snapshot in transfer still needs: entries after this one.
     transfer: Option<Index>,
@@ -42,11 +42,18 @@ impl Gate {
         &self,
         vote: Option<RaftVote>,
         last: Option<RaftLogId>,
+        committed: Option<RaftLogId>,
         applied: Option<RaftLogId>,
         checkpointed: Option<Index>,
     ) {
-        *self.positions.lock() =
-            Positions { vote, last, committed: applied, applied, checkpointed, transfer: None };
+        let committed = committed.max(applied);
+        *self.positions.lock() = Positions { vote, last, committed, applied, checkpointed, transfer: None };
+    }
+
+    /// Where the node stands now.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn positions(&self) -> Positions {
+        *self.positions.lock()
     }
 
     /// A gate that lets everything through.
@@ -217,7 +224,7 @@ mod tests {
 
     fn gate() -> Gate {
         let gate = Gate::default();
-        gate.open(Some(vote(3)), Some(log_id(2, 9)), Some(log_id(2, 7)), Some(Index(5)));
+        gate.open(Some(vote(3)), Some(log_id(2, 9)), None, Some(log_id(2, 7)), Some(Index(5)));
         gate
     }
 

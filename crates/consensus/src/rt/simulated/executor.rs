@@ -50,7 +50,7 @@ impl Default for HostState {
     }
 }
 
-/// A task that panicked; its host was crashed at once.
+/// A task that panicked. As in production, the other tasks of its host go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panic {
     /// Whose task.
@@ -162,12 +162,8 @@ fn keep_panic_messages() {
             if HOST.get() == Host::WORLD {
                 before(info);
             } else {
-                let trace = std::backtrace::Backtrace::capture();
-                let trace = match trace.status() {
-                    std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
-                    _ => String::new(),
-                };
-                PANIC_MESSAGE.set(Some(format!("{info}{trace}")));
+                tracing::error!("{info}\n{}", std::backtrace::Backtrace::capture());
+                PANIC_MESSAGE.set(Some(info.to_string()));
             }
         }));
     });
@@ -199,7 +195,7 @@ fn block_on<F: Future>(root: F) -> F::Output {
 fn poll_task(id: TaskId) {
     let Some((host, mut future, waker)) = with(|executor| executor.begin_step(id)) else { return };
     let waker = Waker::from(waker);
-    let polled = on_host(host, || {
+    let polled = enter(host, || {
         catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))))
     });
     // Whoever crashed the host from within this task has taken it from the table: then it is dropped here.
@@ -213,14 +209,13 @@ fn poll_task(id: TaskId) {
             Some(future)
         }
     });
-    on_host(host, || drop(left));
+    enter(host, || drop(left));
     if polled.is_err() {
         let message = PANIC_MESSAGE.take().unwrap_or_default();
         with(|executor| {
             let time = executor.time;
             executor.panics.push(Panic { host, time, message });
         });
-        crash(host);
     }
     if let Some(mut observer) = OBSERVER.take() {
         observer(host);
@@ -228,7 +223,8 @@ fn poll_task(id: TaskId) {
     }
 }
 
-fn on_host<R>(host: Host, act: impl FnOnce() -> R) -> R {
+/// Does something as if a task of that host did it: dropping what is the host's, say.
+pub fn enter<R>(host: Host, act: impl FnOnce() -> R) -> R {
     let before = HOST.replace(host);
     let result = act();
     HOST.set(before);
@@ -247,7 +243,7 @@ fn drop_tasks(which: impl Fn(Host) -> bool) {
             return;
         }
         for (host, task) in dead {
-            on_host(host, || drop(task));
+            enter(host, || drop(task));
         }
     }
 }

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 pub use clock::{Host, SimInstant};
 pub use executor::{
-    Finished, Panic, crash, host, note, observe, poll_count, random_below, resume, run, set_pauses, set_rate,
-    spawn_on, suspend, true_time, yield_now,
+    Finished, Panic, crash, enter, host, note, observe, poll_count, random_below, resume, run, set_pauses,
+    set_rate, spawn_on, suspend, true_time, yield_now,
 };
 use openraft_rt::AsyncRuntime;
 use openraft_rt_tokio::TokioRuntime;
