@@ -1,13 +1,9 @@
 //! The control block of this process.
 
-use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use crate::block::{Block, MAGIC};
-
-/// [`crate::block::BLOCK_VARIABLE`] as C wants it.
-const VARIABLE: &CStr = c"RINGFENCE_SHIM";
+use crate::block::{BLOCK_VARIABLE, Block, MAGIC};
 
 /// The block, mapped for as long as the process lives; `None`: this process is not ruled.
 pub(crate) fn block() -> Option<&'static Block> {
@@ -30,7 +26,7 @@ pub(crate) fn block() -> Option<&'static Block> {
 /// Maps the file that the environment names; null where there is none, or it is no block.
 fn map() -> *mut Block {
     // SAFETY: the name ends with a zero; nobody changes the environment of a server.
-    let path = unsafe { libc::getenv(VARIABLE.as_ptr()) };
+    let path = unsafe { libc::getenv(BLOCK_VARIABLE.as_ptr()) };
     if path.is_null() {
         return ptr::null_mut();
     }

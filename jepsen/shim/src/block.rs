@@ -1,10 +1,11 @@
 //! The control block: a small file that the harness and one server map, through which the first rules the second's clocks
 //! and disk while it runs, and sees what came of it. Both are built from this very file.
 
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// The environment variable that names the block's file. Without it, or with a file that is no block, the shim does nothing.
-pub const BLOCK_VARIABLE: &str = "RINGFENCE_SHIM";
+pub const BLOCK_VARIABLE: &CStr = c"RINGFENCE_SHIM";
 /// Stands at the beginning of every block; changes with the layout.
 pub const MAGIC: u64 = 0x5246_5348_494d_0001;
 /// The rate of a clock that runs as it should: millionths.

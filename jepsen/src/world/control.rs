@@ -1,8 +1,10 @@
 //! A server's clocks and its disk's manners, ruled through the shim that it was started with.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
@@ -43,7 +45,8 @@ impl Control {
 
     /// Makes a command start with the shim.
     pub(super) fn prepare(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", &self.shim).env(BLOCK_VARIABLE, &self.file);
+        let variable = OsStr::from_bytes(BLOCK_VARIABLE.to_bytes());
+        command.env("LD_PRELOAD", &self.shim).env(variable, &self.file);
     }
 
     /// How many processes the shim has begun to rule.

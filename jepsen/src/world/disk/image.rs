@@ -1,8 +1,9 @@
 //! One node's file system, and what can be done to it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,6 +27,9 @@ const NO_LOG_FLUSH: u32 = 2;
 const FIFREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
 /// What fills the disk. It lies beside the node's directory.
 const BALLAST: &str = "ballast";
+/// A block that is synced as zeros when the disk is made. Just before a power cut it is overwritten with ones, which the cut must
+/// take, and which need no room on a disk that is full.
+const WITNESS: &str = "witness";
 /// What is written to see whether anything can be.
 const PROBE: &str = "probe";
 /// The node's directory on the disk.
@@ -53,8 +57,16 @@ pub struct Image {
 struct State {
     /// Thaws the file system when its standard input ends.
     frozen: Option<Child>,
-    /// What the node saw before the power was cut.
-    before: Option<Survey>,
+    /// How things stood when the power was cut.
+    before: Option<Before>,
+}
+
+#[derive(Debug)]
+struct Before {
+    /// What the node saw.
+    files: Survey,
+    /// Whether the witness was overwritten: on a disk that is read-only it cannot be.
+    has_witness: bool,
 }
 
 impl Image {
@@ -71,6 +83,9 @@ impl Image {
             // Otherwise the mount would be seen everywhere.
             sys::mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, None)?;
             mount(&device, &point)?;
+            let mut witness = File::create(point.join(WITNESS))?;
+            witness.write_all(&[0; BLOCK_BYTES as usize])?;
+            witness.sync_all()?;
             Kind::Mounts.of_this_thread()
         });
         let mounts = Arc::new(mounts.context("the disk cannot be mounted in a mount namespace of its own")?);
@@ -107,14 +122,17 @@ impl Image {
     /// As the file system's, or where it does not know how.
     pub fn cut_power(&self, keep: f64, seed: u64) -> io::Result<()> {
         let before = self.inside(|| {
-            let before = Survey::of(&self.data_dir())?;
+            let files = Survey::of(&self.data_dir())?;
             if keep > 0.0 {
                 self.write_back(keep, &mut StdRng::seed_from_u64(seed))?;
             }
+            let witness = File::options().write(true).open(self.point.join(WITNESS));
+            let has_witness =
+                witness.and_then(|file| file.write_all_at(&[1; BLOCK_BYTES as usize], 0)).is_ok();
             let mut flags = NO_LOG_FLUSH;
             // SAFETY: the request is defined with a u32.
             unsafe { sys::ioctl(&File::open(&self.point)?, FS_IOC_SHUTDOWN, &mut flags)? };
-            io::Result::Ok(before)
+            io::Result::Ok(Before { files, has_witness })
         })??;
         self.state().before = Some(before);
         Ok(())
@@ -124,16 +142,17 @@ impl Image {
     /// ended. Says what the power cut took.
     ///
     /// # Errors
-    /// Where somebody uses the disk, or it cannot be mounted.
+    /// Where somebody uses the disk, it cannot be mounted, or a power cut took not even what surely was unsynced.
     pub fn restore(&self) -> io::Result<Loss> {
         let before = self.state().before.take();
         self.inside(|| {
             self.unmount()?;
             mount(&self.device, &self.point)?;
-            match before {
-                Some(before) => Ok(before.lost(&Survey::of(&self.data_dir())?)),
-                None => Ok(Loss::default()),
+            let Some(before) = before else { return Ok(Loss::default()) };
+            if before.has_witness && fs::read(self.point.join(WITNESS))?.contains(&1) {
+                return Err(io::Error::other("the power cut took nothing"));
             }
+            Ok(before.files.lost(&Survey::of(&self.data_dir())?))
         })?
     }
 

@@ -71,7 +71,7 @@ fn packets_pass_are_cut_one_way_and_pass_again() {
     let pair = Pair::start();
     assert_eq!(pair.send(50), (0..50).collect::<Vec<_>>());
     pair.set(Link::cut());
-    assert_eq!(pair.send(50), []);
+    assert!(pair.send(50).is_empty());
     pair.right.send(b"back").expect("a packet can be sent");
     assert_eq!(pair.left.recv(&mut [0; 8]).expect("the other way is open"), 4);
     let counters = pair.switch.counters(LEFT, RIGHT);
