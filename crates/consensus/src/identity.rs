@@ -309,6 +309,14 @@ fn parse(text: &str) -> Result<(Fixed, u64), String> {
     Ok((fixed, number("cluster_id", 16)?))
 }
 
+/// Reads an identity file of these lines under a right checksum. What can be read is written as what is read again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_lines(lines: &str) {
+    if let Ok((fixed, cluster_id)) = parse(&format!("{lines}checksum={}\n", checksum(lines))) {
+        assert_eq!(parse(&render(&fixed, cluster_id)), Ok((fixed, cluster_id)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

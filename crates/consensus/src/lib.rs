@@ -13,6 +13,8 @@ pub mod api;
 mod authority;
 mod failures;
 mod founding;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod maintenance;
 mod measure;

@@ -46,6 +46,8 @@
 mod cache;
 mod error;
 mod flush;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod history;
 mod layout;
 mod log;

@@ -136,7 +136,8 @@ impl Segment {
     }
 }
 
-fn name(number: u64) -> String {
+/// The name of a segment's file.
+pub(crate) fn name(number: u64) -> String {
     format!("{number:016x}{SUFFIX}")
 }
 

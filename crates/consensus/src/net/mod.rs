@@ -2,6 +2,8 @@
 //! members. A simulator replaces [`Network`] alone; frames, handshake and channels are the real ones there too.
 
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handshake;
 mod links;
 mod mux;

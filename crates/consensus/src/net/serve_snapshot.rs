@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use ringfence_disk::{File, Open};
+use ringfence_disk::{Disk, File, Open};
 use ringfence_proto::peers::{
     SnapshotBegin, SnapshotChunk, SnapshotReply, SnapshotRequest, snapshot_reply, snapshot_request,
 };
@@ -18,7 +18,7 @@ use crate::raft::types::{RaftVote, TypeConfig};
 use crate::rt;
 
 /// A file that is being received.
-struct Incoming {
+pub(super) struct Incoming {
     begin: SnapshotBegin,
     name: String,
     file: Arc<dyn File>,
@@ -30,13 +30,14 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
     let mut incoming = None;
     while let Some(request) = reader.next::<SnapshotRequest>().await? {
         let answered = match request.body {
-            Some(snapshot_request::Body::Begin(begin)) => open(door, begin).map(|opened| {
-                let offset = opened.offset;
-                incoming = Some(opened);
-                snapshot_reply::Body::Offset(offset)
-            }),
+            Some(snapshot_request::Body::Begin(begin)) => Incoming::open(door.shelf.disk().as_ref(), begin)
+                .map(|opened| {
+                    let offset = opened.offset;
+                    incoming = Some(opened);
+                    snapshot_reply::Body::Offset(offset)
+                }),
             Some(snapshot_request::Body::Chunk(chunk)) => match &mut incoming {
-                Some(incoming) => write(incoming, chunk).await.map(snapshot_reply::Body::Offset),
+                Some(incoming) => incoming.write(chunk).await.map(snapshot_reply::Body::Offset),
                 None => Err(io::Error::other("a chunk before the beginning")),
             },
             Some(snapshot_request::Body::End(end)) => match incoming.take() {
@@ -54,36 +55,40 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
     Ok(())
 }
 
-/// Opens the file that a transfer goes to; one of the same number goes on where it broke.
-fn open(door: &Door, begin: SnapshotBegin) -> io::Result<Incoming> {
-    let disk = door.shelf.disk();
-    let name = format!("incoming-{:016x}.snapshot", begin.file_id);
-    let stale = disk.list()?.into_iter().filter(|other| other.starts_with("incoming-") && *other != name);
-    for other in stale {
-        disk.remove(&other)?;
+impl Incoming {
+    /// Opens the file that a transfer goes to; one of the same number goes on where it broke.
+    pub(super) fn open(disk: &dyn Disk, begin: SnapshotBegin) -> io::Result<Incoming> {
+        let name = format!("incoming-{:016x}.snapshot", begin.file_id);
+        let stale = disk.list()?.into_iter().filter(|other| other.starts_with("incoming-") && *other != name);
+        for other in stale {
+            disk.remove(&other)?;
+        }
+        if disk.free_bytes()? < begin.bytes {
+            return Err(io::Error::other(format!("no room for a snapshot of {} bytes", begin.bytes)));
+        }
+        let file = disk.open(&name, Open::Any)?;
+        // Files of an earlier process are gone since the start; the last chunk may have been written in part.
+        let chunk = limits::SNAPSHOT_CHUNK_BYTES as u64;
+        let offset = (file.len()?.min(begin.bytes) / chunk).saturating_sub(1) * chunk;
+        Ok(Incoming { offset, begin, name, file })
     }
-    if disk.free_bytes()? < begin.bytes {
-        return Err(io::Error::other(format!("no room for a snapshot of {} bytes", begin.bytes)));
-    }
-    let file = disk.open(&name, Open::Any)?;
-    // Files of an earlier process are gone since the start; the last chunk may have been written in part.
-    let chunk = limits::SNAPSHOT_CHUNK_BYTES as u64;
-    let offset = (file.len()?.min(begin.bytes) / chunk).saturating_sub(1) * chunk;
-    Ok(Incoming { offset, begin, name, file })
-}
 
-async fn write(incoming: &mut Incoming, chunk: SnapshotChunk) -> io::Result<u64> {
-    let end = chunk.offset + chunk.data.len() as u64;
-    if chunk.offset != incoming.offset || end > incoming.begin.bytes {
-        return Err(io::Error::other(format!("chunk at {}, expected {}", chunk.offset, incoming.offset)));
+    /// Writes a chunk and returns where the next one goes.
+    pub(super) async fn write(&mut self, chunk: SnapshotChunk) -> io::Result<u64> {
+        let (length, room) = (chunk.data.len() as u64, self.begin.bytes - self.offset);
+        if chunk.offset != self.offset || length > room {
+            return Err(io::Error::other(format!("chunk at {}, expected {}", chunk.offset, self.offset)));
+        }
+        if crc32c::crc32c(&chunk.data) != chunk.crc {
+            return Err(io::Error::other(format!("the chunk at {} is damaged", chunk.offset)));
+        }
+        let file = self.file.clone();
+        rt::blocking(move || file.write_all_at(&chunk.data, chunk.offset))
+            .await
+            .and_then(|written| written)?;
+        self.offset += length;
+        Ok(self.offset)
     }
-    if crc32c::crc32c(&chunk.data) != chunk.crc {
-        return Err(io::Error::other(format!("the chunk at {} is damaged", chunk.offset)));
-    }
-    let file = incoming.file.clone();
-    rt::blocking(move || file.write_all_at(&chunk.data, chunk.offset)).await.and_then(|written| written)?;
-    incoming.offset = end;
-    Ok(end)
 }
 
 async fn install(door: &Door, incoming: Incoming, vote: RaftVote) -> io::Result<snapshot_reply::Body> {
@@ -115,4 +120,23 @@ async fn install(door: &Door, incoming: Incoming, vote: RaftVote) -> io::Result<
         .await
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(snapshot_reply::Body::Installed(codec::vote_to_wire(&response.vote)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_disk::SimDisk;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_chunk_that_does_not_follow_is_refused_wherever_it_says_it_lies() {
+        let begin = SnapshotBegin { bytes: 8, ..SnapshotBegin::default() };
+        let mut incoming = Incoming::open(&SimDisk::new(0), begin).expect("there is room");
+        for offset in [1, u64::MAX] {
+            let chunk = SnapshotChunk { offset, data: vec![0; 4].into(), crc: 0x4867_4bc7 };
+            incoming.write(chunk).await.expect_err("it does not follow");
+        }
+        let chunk = SnapshotChunk { offset: 0, data: vec![0; 4].into(), crc: 0x4867_4bc7 };
+        assert_eq!(incoming.write(chunk).await.expect("it follows"), 4);
+    }
 }

@@ -70,7 +70,7 @@ impl Txn {
 }
 
 /// Reads a transaction in whichever form it is.
-fn parse(text: &str) -> Result<TxnRequest, String> {
+pub(crate) fn parse(text: &str) -> Result<TxnRequest, String> {
     if text.trim_start().starts_with('{') { json::parse(text) } else { text::parse(text) }
 }
 
