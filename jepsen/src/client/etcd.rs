@@ -22,9 +22,7 @@ impl Etcd {
     /// # Errors
     /// Where the address cannot be understood.
     pub async fn new(node: Node) -> Result<Etcd, etcd_client::Error> {
-        let options = ConnectOptions::new().with_connect_timeout(Duration::from_millis(500));
-        let inner = Inner::connect([&node.address], Some(options)).await?;
-        Ok(Etcd { node, inner })
+        Ok(Etcd { inner: connect(&node).await?, node })
     }
 
     async fn carry_out(&mut self, request: &Request) -> Result<Answer, Failure> {
@@ -71,9 +69,20 @@ impl Client for Etcd {
     async fn call(&mut self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
         match timeout_at(deadline, self.carry_out(request)).await {
             Ok(result) => result,
-            Err(_elapsed) => Err(Failure::indefinite("no answer before the deadline")),
+            Err(_elapsed) => {
+                // After a cut, TCP would wait about as long again as the cut lasted before it tries the old connection.
+                if let Ok(inner) = connect(&self.node).await {
+                    self.inner = inner;
+                }
+                Err(Failure::indefinite("no answer before the deadline"))
+            }
         }
     }
+}
+
+async fn connect(node: &Node) -> Result<Inner, etcd_client::Error> {
+    let options = ConnectOptions::new().with_connect_timeout(Duration::from_millis(500));
+    Inner::connect([&node.address], Some(options)).await
 }
 
 fn get(keys: &Keys) -> (&str, GetOptions) {

@@ -34,9 +34,6 @@ use recorder::{Counts, Recorder};
 const LATE: Duration = Duration::from_millis(20);
 /// How long the founding of a workload is tried.
 const FOUNDING_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a final read is tried at one node, and the wait between two tries.
-const FINAL_TRIES: usize = 20;
-const FINAL_WAIT: Duration = Duration::from_millis(250);
 /// Wait between two tries of the founding.
 const FOUNDING_WAIT: Duration = Duration::from_millis(200);
 
@@ -286,7 +283,7 @@ impl Loader {
         }
     }
 
-    /// Reads through every node, all nodes side by side, each read again until it is answered.
+    /// Reads through every node, all nodes side by side.
     async fn read_finally(&self, reads: Vec<Operation>) -> anyhow::Result<()> {
         let reads = Arc::new(reads);
         let mut readers = JoinSet::new();
@@ -297,11 +294,9 @@ impl Loader {
             let reads = Arc::clone(&reads);
             readers.spawn(async move {
                 for read in reads.iter() {
-                    for _ in 0..FINAL_TRIES {
-                        if process.perform(&*workload, read, &recorder).await == End::Ok {
-                            break;
-                        }
-                        sleep(FINAL_WAIT).await;
+                    if !process.insist(&*workload, read, &recorder).await {
+                        // The node does not answer, which is a finding of its own: nothing is gained by asking for the rest.
+                        break;
                     }
                 }
             });

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use ringfence_checker::Kind as End;
+use tokio::time::sleep;
 
 use super::recorder::Recorder;
 use crate::client::{Caller, Cli, Client, Etcd, Kind, Node, Ringfence};
@@ -21,6 +22,10 @@ const CLI_ONE_IN: u32 = 50;
 const CLI_PROCESSES: usize = 4;
 /// How much longer than another client the command line is given, for its own start.
 const CLI_START: Duration = Duration::from_secs(3);
+
+/// How often an operation that somebody insists on is tried, and the wait between two tries.
+const TRIES_MAX: usize = 20;
+const TRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What it takes to make clients.
 pub(super) struct Makings {
@@ -89,6 +94,22 @@ impl Process {
             self.number = self.numbers.next();
         }
         end
+    }
+
+    /// Does an operation again until it is done, each attempt an operation of its own in the history; false: it was never done.
+    pub(super) async fn insist(
+        &mut self,
+        workload: &dyn Workload,
+        operation: &Operation,
+        recorder: &Recorder,
+    ) -> bool {
+        for _ in 0..TRIES_MAX {
+            if self.perform(workload, operation, recorder).await == End::Ok {
+                return true;
+            }
+            sleep(TRY_INTERVAL).await;
+        }
+        false
     }
 }
 
