@@ -1,4 +1,4 @@
-//! Whether every fault bit. A run whose faults did nothing proves nothing.
+//! Whether every fault bit, and what faults showed by themselves. A run whose faults did nothing proves nothing.
 
 use ringfence_checker::{Finding, Verdict};
 
@@ -23,6 +23,22 @@ pub(super) fn check(faults: &[Fault]) -> Finding {
     )
 }
 
+/// The finding `fault-violations`: what strikes saw that must not be, whatever clients happened to read.
+pub(super) fn violations(faults: &[Fault]) -> Finding {
+    const CHECK: &str = "fault-violations";
+    let seen: Vec<String> = faults
+        .iter()
+        .filter_map(|fault| {
+            let violation = fault.violation.as_ref()?;
+            Some(format!("{} at {}: {violation}", fault.name, seconds(fault.start)))
+        })
+        .collect();
+    if seen.is_empty() {
+        return finding(CHECK, Verdict::Ok, "no fault showed anything wrong by itself");
+    }
+    finding(CHECK, Verdict::Violation, seen.join("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +57,15 @@ mod tests {
             "{}",
             finding.summary
         );
+    }
+
+    #[test]
+    fn what_a_strike_saw_is_a_violation() {
+        let quiet = fault("rot-log", &[1], 1, 2);
+        let telling = Fault { violation: Some("n1 started on a rotten log".to_owned()), ..quiet.clone() };
+        assert_eq!(violations(std::slice::from_ref(&quiet)).verdict, Verdict::Ok);
+        let finding = violations(&[quiet, telling]);
+        assert_eq!(finding.verdict, Verdict::Violation);
+        assert!(finding.summary.contains("rot-log at 1.0 s: n1 started"), "{}", finding.summary);
     }
 }
