@@ -5,8 +5,25 @@ use ringfence_checker::{Finding, Verdict};
 use super::{finding, seconds};
 use crate::record::Fault;
 
-/// The finding `fault-evidence`.
-pub(super) fn check(faults: &[Fault]) -> Finding {
+/// Two findings: `fault-evidence` and `fault-answers`.
+pub(super) fn check(faults: &[Fault]) -> [Finding; 2] {
+    [evidence(faults), answers(faults)]
+}
+
+fn answers(faults: &[Fault]) -> Finding {
+    const CHECK: &str = "fault-answers";
+    let of = |fault: &Fault| {
+        let violation = fault.violation.as_ref()?;
+        Some(format!("{} at {}: {violation}", fault.name, seconds(fault.start)))
+    };
+    let wrong: Vec<String> = faults.iter().filter_map(of).collect();
+    if wrong.is_empty() {
+        return finding(CHECK, Verdict::Ok, "no node answered a fault in a way that is a fault of its own");
+    }
+    finding(CHECK, Verdict::Violation, wrong.join("; "))
+}
+
+fn evidence(faults: &[Fault]) -> Finding {
     const CHECK: &str = "fault-evidence";
     let without: Vec<String> = faults
         .iter()
@@ -23,22 +40,6 @@ pub(super) fn check(faults: &[Fault]) -> Finding {
     )
 }
 
-/// The finding `fault-violations`: what strikes saw that must not be, whatever clients happened to read.
-pub(super) fn violations(faults: &[Fault]) -> Finding {
-    const CHECK: &str = "fault-violations";
-    let seen: Vec<String> = faults
-        .iter()
-        .filter_map(|fault| {
-            let violation = fault.violation.as_ref()?;
-            Some(format!("{} at {}: {violation}", fault.name, seconds(fault.start)))
-        })
-        .collect();
-    if seen.is_empty() {
-        return finding(CHECK, Verdict::Ok, "no fault showed anything wrong by itself");
-    }
-    finding(CHECK, Verdict::Violation, seen.join("; "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,8 +50,8 @@ mod tests {
         let biting = fault("loss", &[1], 1, 2);
         let blunt =
             Fault { effective: false, evidence: "no packet was dropped".to_owned(), ..biting.clone() };
-        assert_eq!(check(std::slice::from_ref(&biting)).verdict, Verdict::Ok);
-        let finding = check(&[biting, blunt]);
+        assert_eq!(evidence(std::slice::from_ref(&biting)).verdict, Verdict::Ok);
+        let finding = evidence(&[biting, blunt]);
         assert_eq!(finding.verdict, Verdict::Unknown);
         assert!(
             finding.summary.contains("1 of 2") && finding.summary.contains("no packet"),
@@ -60,12 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_strike_saw_is_a_violation() {
-        let quiet = fault("rot-log", &[1], 1, 2);
-        let telling = Fault { violation: Some("n1 started on a rotten log".to_owned()), ..quiet.clone() };
-        assert_eq!(violations(std::slice::from_ref(&quiet)).verdict, Verdict::Ok);
-        let finding = violations(&[quiet, telling]);
-        assert_eq!(finding.verdict, Verdict::Violation);
-        assert!(finding.summary.contains("rot-log at 1.0 s: n1 started"), "{}", finding.summary);
+    fn what_a_fault_shows_by_itself_is_a_violation() {
+        let lawful = fault("rot-log", &[2], 1, 2);
+        let wrong = Fault { violation: Some("n2 started".to_owned()), ..lawful.clone() };
+        assert_eq!(answers(std::slice::from_ref(&lawful)).verdict, Verdict::Ok);
+        let finding = answers(&[lawful, wrong]);
+        assert_eq!(
+            (finding.verdict, finding.summary.as_str()),
+            (Verdict::Violation, "rot-log at 1.0 s: n2 started")
+        );
     }
 }

@@ -34,7 +34,7 @@ pub struct Account<'a> {
 /// Every check that needs only the record. The check of equality at the end ([`hashes`]) needs the nodes themselves.
 #[must_use]
 pub fn all(account: &Account<'_>) -> Vec<Finding> {
-    let mut findings = vec![effects::check(account.faults), effects::violations(account.faults)];
+    let mut findings = Vec::from(effects::check(account.faults));
     findings.extend(availability::check(account));
     findings.extend(leadership::check(account.samples));
     findings.push(minority::check(account));
