@@ -1,13 +1,14 @@
-//! A client for tests, which answers from a script and remembers what it was asked.
+//! Clients for tests: one that answers from a script and remembers what it was asked, and one with a store in memory that
+//! now and then loses an answer.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
-use super::{Answer, Client, Failure, Request};
+use super::{Answer, Client, Demand, Failure, Found, Keys, Request, Step};
 
-/// The script. Clones share it.
+/// A client that answers from a script. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Script(Arc<Mutex<State>>);
 
@@ -55,6 +56,84 @@ impl Client for Script {
         match self.next(request) {
             Some(answer) => answer,
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// A client with a store of its own, which does everything that it is asked and loses the answer to every so many-eth change.
+pub(crate) struct Memory {
+    keys: BTreeMap<String, Found>,
+    revision: u64,
+    changes: u64,
+    lost_one_in: u64,
+}
+
+impl Memory {
+    pub(crate) fn new(lost_one_in: u64) -> Memory {
+        Memory { keys: BTreeMap::new(), revision: 1, changes: 0, lost_one_in }
+    }
+
+    fn found(&self, keys: &Keys) -> Vec<Found> {
+        match keys {
+            Keys::One(key) => self.keys.get(key).cloned().into_iter().collect(),
+            Keys::Prefix(prefix) => {
+                self.keys.values().filter(|found| found.key.starts_with(prefix)).cloned().collect()
+            }
+        }
+    }
+
+    fn is_as_demanded(&self, (key, demand): &(String, Demand)) -> bool {
+        let found = self.keys.get(key);
+        match demand {
+            Demand::Value(value) => found.is_some_and(|found| found.value == *value),
+            Demand::ChangedAt(revision) => found.map_or(0, |found| found.changed_at) == *revision,
+        }
+    }
+
+    fn put(&mut self, key: &str, value: &str) {
+        let found = Found { key: key.to_owned(), value: value.to_owned(), changed_at: self.revision };
+        self.keys.insert(key.to_owned(), found);
+    }
+
+    fn carry_out(&mut self, request: &Request) -> Answer {
+        let (mut held, mut got) = (true, Vec::new());
+        match request {
+            Request::Get(keys, _) => got.push(self.found(keys)),
+            Request::Put(key, value) => {
+                self.revision += 1;
+                self.put(key, value);
+            }
+            Request::Delete(key) => {
+                held = self.keys.remove(key).is_some();
+                self.revision += u64::from(held);
+            }
+            Request::Txn { demands, steps } => {
+                held = demands.iter().all(|demand| self.is_as_demanded(demand));
+                self.revision += u64::from(held && request.changes());
+                for step in steps.iter().filter(|_| held) {
+                    match step {
+                        Step::Get(keys) => got.push(self.found(keys)),
+                        Step::Put(key, value) => self.put(key, value),
+                    }
+                }
+            }
+        }
+        Answer { revision: self.revision, held, got }
+    }
+}
+
+#[tonic::async_trait]
+impl Client for Memory {
+    fn node(&self) -> Option<u64> {
+        Some(1)
+    }
+
+    async fn call(&mut self, request: &Request, _deadline: Instant) -> Result<Answer, Failure> {
+        let answer = self.carry_out(request);
+        self.changes += u64::from(request.changes());
+        match request.changes() && self.changes.is_multiple_of(self.lost_one_in) {
+            true => Err(Failure::indefinite("the answer is lost")),
+            false => Ok(answer),
         }
     }
 }

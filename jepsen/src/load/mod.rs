@@ -8,6 +8,8 @@
 
 mod process;
 mod recorder;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -310,8 +312,6 @@ impl Loader {
 
 /// The time to the next operation, exponentially distributed: as independent clients together behave.
 fn interval(rate: u64, rng: &mut StdRng) -> Duration {
-    #[expect(clippy::cast_precision_loss, reason = "no machine offers a rate that a double cannot hold")]
-    let rate = rate as f64;
     let unit: f64 = rng.random();
-    Duration::from_secs_f64(-(1.0 - unit).ln() / rate)
+    Duration::from_secs_f64(-(1.0 - unit).ln() / rate as f64)
 }

@@ -12,7 +12,7 @@ use super::{Done, Generator, Operation, Workload, second, stored};
 use crate::client::{Caller, Failure, Step};
 
 /// Lists in use at a time.
-const KEYS_LIVE: usize = 6;
+const KEYS_LIVE: usize = 10;
 /// Transactions after which a list is retired: each read tells all of it.
 const USES_MAX: u32 = 150;
 /// Most lists that are read at the end.
@@ -76,11 +76,11 @@ fn micros(value: &Value) -> Vec<Micro> {
 /// What the transaction reads and puts on top of what was seen.
 fn evaluate(micros: &[Micro], keys: &[String], seen: &Seen<'_>) -> Result<Next<Value>, Failure> {
     let mut lists = Vec::new();
-    for place in 0..keys.len() {
+    for (place, key) in keys.iter().enumerate() {
         let list = seen.key(place).map_or_else(|| json!([]), |found| stored(&found.value));
         match list {
             Value::Array(list) => lists.push((list, false)),
-            other => return Err(Failure::definite(format!("{} holds no list but {other}", keys[place]))),
+            other => return Err(Failure::definite(format!("{key} holds no list but {other}"))),
         }
     }
     let place = |key: &str| keys.binary_search_by(|other| other.as_str().cmp(key)).expect("all were read");
