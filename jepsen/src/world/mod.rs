@@ -111,9 +111,9 @@ impl World {
             world.start_node(node)?;
         }
         world.wait_all_ready(READY_TIMEOUT)?;
-        if let Some(deaf) =
-            world.nodes.iter().find(|node| node.control.as_ref().is_some_and(|it| it.attached() == 0))
-        {
+        let is_deaf =
+            |node: &&Arc<Node>| node.control.as_ref().is_some_and(|control| control.attached() == 0);
+        if let Some(deaf) = world.nodes.iter().find(is_deaf) {
             bail!(
                 "node {} runs without its shim: the program is linked statically, or for another system",
                 deaf.number
@@ -167,11 +167,27 @@ impl World {
         self.samples.ask(self.node(node), &self.control)
     }
 
+    /// How all nodes say that they stand, in their order. They are asked side by side, so that those which do not answer cost
+    /// half a second together.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<Option<NodeStatus>> {
+        thread::scope(|scope| {
+            let asked: Vec<_> =
+                (1..=self.nodes()).map(|node| scope.spawn(move || self.status(node))).collect();
+            let answer = |thread: thread::ScopedJoinHandle<'_, Option<NodeStatus>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            asked.into_iter().map(answer).collect()
+        })
+    }
+
     /// The node that says that it leads; of several the one of the latest term.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
-        let leads = |node| self.status(node).filter(|status| status.leads).map(|status| (status.term, node));
-        (1..=self.nodes()).filter_map(leads).max().map(|(_, node)| node)
+        let leading = |(node, status): (usize, Option<NodeStatus>)| {
+            status.filter(|status| status.leads).map(|status| (status.term, node))
+        };
+        (1..).zip(self.statuses()).filter_map(leading).max().map(|(_, node)| node)
     }
 
     /// Whether a node says that it is ready, or why it is not.
