@@ -79,7 +79,7 @@ fn timeline_section(recorded: &Recorded, operations: &[operations::Operation]) -
 
 fn footer(recorded: &Recorded) -> String {
     let logs: String = (1..=recorded.run.nodes)
-        .map(|node| format!(" · <a href=\"nodes/n{node}.log\">nodes/n{node}.log</a>"))
+        .map(|node| format!(" · <a href=\"nodes/node{node}.log\">nodes/node{node}.log</a>"))
         .collect();
     let files = [directory::RUN, directory::HISTORY, directory::FAULTS, directory::NODES, directory::RESULTS]
         .map(|file| format!("<a href=\"{file}\">{file}</a>"))

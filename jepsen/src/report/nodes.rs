@@ -102,13 +102,15 @@ fn draw_segments(canvas: &mut Canvas, node: usize, segments: &[Segment], y: f64)
             Role::Down => "down".to_owned(),
             Role::Follower | Role::Leaderless => continue,
         };
-        if text_width(&label, FONT_SIZE) + 6.0 < to - x {
+        if text_width(&label, FONT_SIZE) + 10.0 < to - x {
             let class = match segment.role {
                 Role::Leader => "role-name on-leader",
                 Role::Down => "role-name on-down",
                 _ => "role-name",
             };
-            canvas.labels.moving_label(class, LEFT, x + 5.0, y + 10.5, &label);
+            // A mark of how it went down stands at the beginning.
+            let indent = if segment.role == Role::Down { 9.0 } else { 5.0 };
+            canvas.labels.moving_label(class, LEFT, x + indent, y + 10.5, &label);
         }
     }
 }
