@@ -185,7 +185,8 @@ impl<'o, 'h> Counter<'o, 'h> {
         let shown: Vec<&Operation<'_>> =
             [read.operation].into_iter().chain(since.map(|read| read.operation)).chain(adds).collect();
         let after = since.map_or_else(String::new, |since| format!(" after {}", since.operation.in_words()));
-        let why = format!("{}{after}, where only {low} to {high} can be.", read.operation.in_words());
+        let right = if low == high { low.to_string() } else { format!("{low} to {high}") };
+        let why = format!("{}{after}, which should be {right}.", read.operation.in_words());
         Some(Counterexample::new(why, &shown, 0))
     }
 }

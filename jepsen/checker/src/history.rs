@@ -92,16 +92,19 @@ pub type History = Vec<Event>;
 ///
 /// # Errors
 /// As the reader's, and with the number of the line that is none.
-pub fn read(reader: impl BufRead) -> io::Result<History> {
+pub fn read(mut reader: impl BufRead) -> io::Result<History> {
     let mut history = Vec::new();
-    for (number, line) in reader.lines().enumerate() {
-        let line = line?;
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            break;
+        }
         if line.trim().is_empty() {
             continue;
         }
-        let event = serde_json::from_str(&line).map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("line {}: {error}", number + 1))
-        })?;
+        let event = serde_json::from_str(&line)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {error}")))?;
         history.push(event);
     }
     Ok(history)

@@ -26,8 +26,7 @@ use crate::words::{count, duration};
 /// # Errors
 /// If an operation has the wrong form.
 pub fn check(operations: &[Operation<'_>], budget: Budget<'_>) -> Result<Option<Finding>, Malformed> {
-    let registers =
-        registers(operations, |operation| operation.freshness.is_linearizable().then_some(*operation))?;
+    let registers = registers(operations, Freshness::is_linearizable)?;
     if registers.is_empty() {
         return Ok(None);
     }
@@ -39,13 +38,8 @@ pub fn check(operations: &[Operation<'_>], budget: Budget<'_>) -> Result<Option<
 /// # Errors
 /// If an operation has the wrong form.
 pub fn check_aged(operations: &[Operation<'_>], budget: Budget<'_>) -> Result<Option<Finding>, Malformed> {
-    let mut registers = registers(operations, |operation| match operation.freshness {
-        Freshness::Linearizable => Some(*operation),
-        Freshness::MaxAge(age) => {
-            Some(Operation { start: Freshness::oldest_question(operation.start, age), ..*operation })
-        }
-        Freshness::Revision(_) | Freshness::Any => None,
-    })?;
+    let asked = |freshness| matches!(freshness, Freshness::Linearizable | Freshness::MaxAge(_));
+    let mut registers = registers(operations, asked)?;
     registers.retain(|_, operations| operations.iter().any(|one| !one.freshness.is_linearizable()));
     if registers.is_empty() {
         return Ok(None);
@@ -53,10 +47,10 @@ pub fn check_aged(operations: &[Operation<'_>], budget: Budget<'_>) -> Result<Op
     find("max-age", &registers, budget).map(Some)
 }
 
-/// The operations of each register, as `of` sees them. A key that something is added to is none.
+/// The operations of each register that ask for one of these freshnesses. A key that something is added to is none.
 fn registers<'h>(
     operations: &[Operation<'h>],
-    of: impl Fn(&Operation<'h>) -> Option<Operation<'h>>,
+    asked: impl Fn(Freshness) -> bool,
 ) -> Result<BTreeMap<&'h str, Vec<Operation<'h>>>, Malformed> {
     let added = |operation: &&Operation<'h>| operation.f == Function::Add;
     let not_registers: BTreeSet<Option<&str>> = operations.iter().filter(added).map(|add| add.key).collect();
@@ -66,8 +60,8 @@ fn registers<'h>(
             matches!(operation.f, Function::Read | Function::Write | Function::Cas | Function::Delete);
         if on_key && !not_registers.contains(&operation.key) {
             let key = operation.key()?;
-            if let Some(operation) = of(operation) {
-                registers.entry(key).or_default().push(operation);
+            if asked(operation.freshness) {
+                registers.entry(key).or_default().push(*operation);
             }
         }
     }
@@ -143,9 +137,9 @@ fn explain(operations: &[&Operation<'_>], steps: &[Step], culprit: usize) -> Str
             operations[*other].acknowledged_before(step.start) && shows.is_some_and(|shows| shows != seen)
         };
         if let Some(last) = (0..steps.len()).filter(before).max_by_key(|other| steps[*other].end) {
-            let late = duration(step.start - steps[last].end.unwrap_or(step.start));
+            let late = duration(operation.start - steps[last].end.unwrap_or(operation.start));
             return format!("{what}, although {} was over {late} before.", operations[last].in_words());
         }
     }
-    format!("no order of these {} explains {what}.", count(operations.len(), "operation"))
+    format!("no order of operations explains {what}.")
 }

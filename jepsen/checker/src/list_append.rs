@@ -114,8 +114,9 @@ pub fn check(operations: &[Operation<'_>]) -> Result<Option<Finding>, Malformed>
         format!("{} on {}", count(transactions.len(), "transaction"), count(lists.longest.len(), "list"));
     let ok = |transaction: &&Transaction<'_, '_>| transaction.operation.kind == Kind::Ok;
     let known: Vec<&Transaction<'_, '_>> = transactions.iter().filter(ok).collect();
-    let own =
-        known.iter().find_map(|transaction| inconsistent(transaction).or_else(|| lists.wrong(transaction)));
+    let wrong =
+        |transaction: &&Transaction<'_, '_>| inconsistent(transaction).or_else(|| lists.wrong(transaction));
+    let own = lists.impossible().or_else(|| known.iter().find_map(wrong));
     Ok(Some(match own.or_else(|| graph::cycle(&transactions, &lists)) {
         Some(picture) => Finding::violation(CHECK, format!("{all}: {}", picture.explanation), picture),
         None if lists.longest.is_empty() => Finding::unknown(CHECK, format!("{all}: no list was ever read")),
@@ -160,7 +161,29 @@ impl<'t, 'o, 'h> Lists<'t, 'o, 'h> {
         Ok(lists)
     }
 
-    /// A list that no order of transactions can make.
+    /// An element that cannot be in a list. All lists of a key begin the longest one, so only that is looked through.
+    fn impossible(&self) -> Option<Counterexample> {
+        self.longest.iter().find_map(|(key, (list, reader))| {
+            let reader = &self.transactions[*reader];
+            let mut met = HashSet::new();
+            list.iter().find_map(|element| {
+                if !met.insert(element) {
+                    return Some(reader.picture(&format!("found {element} twice in {key}")));
+                }
+                let Some(writer) = self.writers.get(&(*key, *element)) else {
+                    return Some(
+                        reader.picture(&format!("found {element} in {key}, which nobody ever appended")),
+                    );
+                };
+                let writer = &self.transactions[writer.transaction];
+                let aborted = !writer.operation.possible();
+                let reason = || format!("found {element} in {key} (G1a, aborted read) of");
+                aborted.then(|| reader.picture_with(writer, &reason()))
+            })
+        })
+    }
+
+    /// A list that does not begin the longest one, or ends where no transaction can have left it.
     fn wrong(&self, reader: &Transaction<'_, 'h>) -> Option<Counterexample> {
         reader.reads().find_map(|(key, list)| {
             let (longest, by) = self.longest[key];
@@ -168,24 +191,7 @@ impl<'t, 'o, 'h> Lists<'t, 'o, 'h> {
                 let other = &self.transactions[by];
                 return Some(reader.picture_with(other, &format!("read {key} in another order than")));
             }
-            let mut met = HashSet::new();
-            list.iter()
-                .find_map(|element| {
-                    if !met.insert(element) {
-                        return Some(reader.picture(&format!("found {element} twice in {key}")));
-                    }
-                    let Some(writer) = self.writers.get(&(key, *element)) else {
-                        return Some(
-                            reader.picture(&format!("found {element} in {key}, which nobody ever appended")),
-                        );
-                    };
-                    let writer = &self.transactions[writer.transaction];
-                    (!writer.operation.possible()).then(|| {
-                        reader
-                            .picture_with(writer, &format!("found {element} in {key} (G1a, aborted read) of"))
-                    })
-                })
-                .or_else(|| self.halfway(reader, key, list))
+            self.halfway(reader, key, list)
         })
     }
 

@@ -12,7 +12,7 @@ use crate::words::count;
 
 const CHECK: &str = "set";
 
-/// Whether reads of sets show what was added to them; none: nothing was added to a set.
+/// Whether reads of sets show what was added to them; none: there are no sets.
 ///
 /// # Errors
 /// If an answer is no list.
@@ -24,8 +24,8 @@ pub fn check(operations: &[Operation<'_>]) -> Result<Option<Finding>, Malformed>
         sets.entry(operation.key).or_default().add(operation);
     }
     for operation in operations.iter().filter(|operation| operation.f == Function::ReadAll) {
-        if let Some(set) = sets.get_mut(&operation.key) {
-            set.read(operation)?;
+        if operation.answer.is_some_and(Value::is_array) || sets.contains_key(&operation.key) {
+            sets.entry(operation.key).or_default().read(operation)?;
         }
     }
     let findings: Vec<Finding> = sets.values().map(Set::find).collect();

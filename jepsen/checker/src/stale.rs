@@ -2,7 +2,7 @@
 //! a revision, the value of that revision. (Terry et al., "Session guarantees for weakly consistent replicated data",
 //! 1994: a read shows a prefix of the writes. That a revision asked for is reached, `revisions` checks.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -20,12 +20,13 @@ const CHECK: &str = "stale-reads";
 pub fn check(operations: &[Operation<'_>]) -> Result<Option<Finding>, Malformed> {
     let versions = versions(operations)?;
     let (mut reads, mut broken) = (0, Vec::new());
-    for read in operations.iter().filter(|operation| operation.f == Function::Read) {
-        let (Some(end), Some(value), Some(versions)) =
-            (read.acknowledged(), read.answer, read.key.and_then(|key| versions.get(key)))
-        else {
-            continue;
-        };
+    let unwritten = Versions::default();
+    let added = |operation: &&Operation<'_>| operation.f == Function::Add;
+    let counters: HashSet<Option<&str>> = operations.iter().filter(added).map(|add| add.key).collect();
+    let of_register = |read: &&Operation<'_>| read.f == Function::Read && !counters.contains(&read.key);
+    for read in operations.iter().filter(of_register) {
+        let (Some(end), Some(value)) = (read.acknowledged(), read.answer) else { continue };
+        let versions = versions.get(read.key()?).unwrap_or(&unwritten);
         if !read.freshness.is_linearizable() || read.revision.is_some() {
             reads += 1;
             broken.extend(versions.invented(read, value, end).or_else(|| versions.misplaced(read, value)));
@@ -115,18 +116,21 @@ impl<'h> Versions<'_, 'h> {
             return None;
         }
         let what = format!("{} at revision {revision}", read.in_words());
-        Some(match newest {
-            Some((at, (writer, _))) => {
-                let why =
-                    format!("{what}, although revision {at} is {writer}, and nothing is known between.");
-                Counterexample::new(why, &[writer, read], 1)
+        let why = match (newest, self.writers(value).next()) {
+            (Some((at, (newest, _))), _) => {
+                format!("{what}, although revision {at} is {newest}, and nothing is known between.")
             }
-            None => {
-                let writer = self.writers(value).next()?;
-                let at = writer.revision.unwrap_or_default();
-                let why = format!("{what}, although it was written at revision {at}.");
-                Counterexample::new(why, &[writer, read], 1)
+            (None, Some(writer)) => {
+                format!(
+                    "{what}, although it was written at revision {}.",
+                    writer.revision.unwrap_or_default()
+                )
             }
-        })
+            (None, None) => format!("{what}, which nobody ever wrote."),
+        };
+        let mut shown: Vec<&Operation<'_>> = newest.iter().map(|(_, (newest, _))| *newest).collect();
+        shown.extend(self.writers(value));
+        shown.push(read);
+        Some(Counterexample::new(why, &shown, shown.len() - 1))
     }
 }

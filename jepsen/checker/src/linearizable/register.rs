@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use crate::freshness::Freshness;
 use crate::history::{Function, Kind};
 use crate::operation::{Malformed, Operation};
 
@@ -64,11 +65,19 @@ impl Register {
             let (sees, writes) = effect(operation, &mut symbols)?;
             let end = operation.acknowledged();
             if end.is_some() || writes.is_some() {
-                register.steps.push(Step { sees, writes, start: operation.start, end });
+                register.steps.push(Step { sees, writes, start: start(operation), end });
                 register.origin.push(place);
             }
         }
         Ok(register)
+    }
+}
+
+/// From when on it may take effect. A read of bounded age may have done so before it began.
+fn start(operation: &Operation<'_>) -> u64 {
+    match operation.freshness {
+        Freshness::MaxAge(age) => Freshness::oldest_question(operation.start, age),
+        Freshness::Linearizable | Freshness::Revision(_) | Freshness::Any => operation.start,
     }
 }
 

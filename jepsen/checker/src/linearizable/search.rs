@@ -16,13 +16,12 @@
 //!   it may be moved back until there is one, or left out.)
 //! - All values that no step asks about are one. So open writes of such values differ only in when they were invoked, and
 //!   the first of them stands for all.
-//! - Where a step in the window sees a value that the register does not hold and that no step is left to write, nothing
-//!   can be mended any more.
+//! - A value that a step is still going to see is not written over by anybody when no step is left to write it again.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::register::{Sees, Step, Symbol};
+use super::register::{ABSENT, Sees, Step, Symbol};
 use crate::budget::Meter;
 
 /// What a search came to.
@@ -50,8 +49,12 @@ const END: usize = 0;
 struct Search {
     moves: Vec<Move>,
     events: Vec<ListEvent>,
-    /// How many steps that are not taken write a symbol.
+    /// By symbol, how many steps that are not taken write it.
     writers: Vec<u32>,
+    /// By symbol, how many steps that are not taken and must happen see exactly it.
+    viewers_left: Vec<u32>,
+    /// By symbol, all steps that must happen and see exactly it.
+    viewers: Vec<Vec<usize>>,
     /// What the register holds.
     state: Symbol,
     /// The sum of what identifies the steps taken.
@@ -72,11 +75,20 @@ struct Move {
     call: usize,
     /// [`END`] if it need not happen.
     response: usize,
+    taken: bool,
 }
 
 impl Move {
     fn optional(&self) -> bool {
         self.response == END
+    }
+
+    /// What must be there for it to happen, where it must.
+    fn awaits(&self) -> Option<usize> {
+        match self.sees {
+            Sees::Exactly(symbol) if !self.optional() => Some(symbol as usize),
+            _ => None,
+        }
     }
 
     /// An open write of a value that nobody asks about.
@@ -106,12 +118,10 @@ struct Resume {
     blind_tried: bool,
 }
 
-/// What a window holds for a register in its state.
+/// What a window has to offer.
 enum Window {
     /// This step fits and only looks.
     Free(usize),
-    /// Nothing can be done about this step any more.
-    Dead(usize),
     /// Choices; and whether a step waits for the register to hold anything else.
     Choice { unstuck_wanted: bool },
 }
@@ -122,20 +132,34 @@ impl Search {
         let name = |symbol: Symbol| if sought[symbol as usize] { symbol } else { UNSOUGHT };
         let mut moves: Vec<Move> = steps
             .iter()
-            .map(|step| Move { sees: step.sees, writes: step.writes.map(name), call: END, response: END })
+            .map(|step| Move {
+                sees: step.sees,
+                writes: step.writes.map(name),
+                call: END,
+                response: END,
+                taken: false,
+            })
             .collect();
         let mut writers = vec![0; sought.len()];
         for symbol in moves.iter().filter_map(|step| step.writes).filter(|symbol| *symbol != UNSOUGHT) {
             writers[symbol as usize] += 1;
         }
         let events = events(steps, &mut moves);
+        let mut viewers = vec![Vec::new(); sought.len()];
+        for (index, symbol) in
+            moves.iter().enumerate().filter_map(|(index, step)| Some((index, step.awaits()?)))
+        {
+            viewers[symbol].push(index);
+        }
         Search {
             open: steps.iter().filter(|step| step.end.is_some()).count(),
             trail: Vec::with_capacity(moves.len()),
             moves,
             events,
             writers,
-            state: super::register::ABSENT,
+            viewers_left: viewers.iter().map(|viewers| viewers.len() as u32).collect(),
+            viewers,
+            state: ABSENT,
             taken: 0,
             entered: HashSet::default(),
             furthest: END,
@@ -145,6 +169,11 @@ impl Search {
 
     fn run(&mut self, meter: &mut Meter<'_>) -> Outcome {
         let mut resume = None;
+        for symbol in (0..self.viewers.len()).filter(|symbol| *symbol != ABSENT as usize) {
+            if let (0, Some(viewer)) = (self.writers[symbol], self.first_viewer(symbol)) {
+                return Outcome::Stuck(viewer);
+            }
+        }
         while self.open > 0 {
             let window = self.window();
             if let (Window::Free(step), None) = (&window, &resume) {
@@ -180,12 +209,7 @@ impl Search {
                 return Window::Free(index);
             }
             match step.sees {
-                Sees::Exactly(symbol) if !fits => {
-                    if self.writers[symbol as usize] == 0 && !step.optional() {
-                        return Window::Dead(index);
-                    }
-                    self.wanted.push(symbol);
-                }
+                Sees::Exactly(symbol) if !fits => self.wanted.push(symbol),
                 Sees::AnythingBut(_) => unstuck_wanted |= !fits,
                 _ => {}
             }
@@ -199,10 +223,6 @@ impl Search {
     fn choose(&mut self, window: Window, resume: Option<Resume>) -> Option<usize> {
         let unstuck_wanted = match window {
             Window::Choice { unstuck_wanted } => unstuck_wanted,
-            Window::Dead(step) => {
-                self.furthest = self.furthest.max(self.moves[step].response);
-                return None;
-            }
             Window::Free(_) => unreachable!("a step that only looks is taken when the window is first seen"),
         };
         let Resume { from, mut blind_tried } =
@@ -220,6 +240,10 @@ impl Search {
                 }
                 blind_tried |= step.blind();
             }
+            if let Some(viewer) = self.spoils(index, writes) {
+                self.furthest = self.furthest.max(self.moves[viewer].response);
+                continue;
+            }
             if self.entered.insert(fingerprint(self.taken ^ identity(index), writes)) {
                 return Some(index);
             }
@@ -227,8 +251,31 @@ impl Search {
         None
     }
 
+    /// The first of the steps that could never see what they must see, if this step were taken now.
+    fn spoils(&self, index: usize, writes: Symbol) -> Option<usize> {
+        let lost = self.state as usize;
+        if self.state == writes || self.state == UNSOUGHT || self.writers[lost] > 0 {
+            return None;
+        }
+        let left = self.viewers_left[lost] - u32::from(self.moves[index].awaits() == Some(lost));
+        if left == 0 {
+            return None;
+        }
+        let others = self.viewers[lost].iter().copied().filter(|viewer| *viewer != index);
+        others.filter(|viewer| !self.moves[*viewer].taken).min_by_key(|viewer| self.moves[*viewer].response)
+    }
+
+    /// The first step that must see a symbol.
+    fn first_viewer(&self, symbol: usize) -> Option<usize> {
+        self.viewers[symbol].iter().copied().min_by_key(|viewer| self.moves[*viewer].response)
+    }
+
     fn take(&mut self, index: usize, forced: bool) {
-        let step = &self.moves[index];
+        let step = &mut self.moves[index];
+        step.taken = true;
+        if let Some(symbol) = step.awaits() {
+            self.viewers_left[symbol] -= 1;
+        }
         self.trail.push(Taken { step: index, state_before: self.state, forced });
         self.taken ^= identity(index);
         if let Some(writes) = step.writes {
@@ -249,7 +296,11 @@ impl Search {
     fn put_back(&mut self) -> Option<Resume> {
         loop {
             let Taken { step: index, state_before, forced } = self.trail.pop()?;
-            let step = &self.moves[index];
+            let step = &mut self.moves[index];
+            step.taken = false;
+            if let Some(symbol) = step.awaits() {
+                self.viewers_left[symbol] += 1;
+            }
             let (call, response, blind, writes) = (step.call, step.response, step.blind(), step.writes);
             if response != END {
                 self.lower(response);

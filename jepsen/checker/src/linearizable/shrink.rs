@@ -3,7 +3,7 @@
 //! A part shows a violation of the whole only if what was left out could not have been what went wrong. So:
 //!
 //! - what began after the end of the step that the search is stuck at may go, if what was under way then is left open;
-//! - a step that only looks may go: it only demands;
+//! - what a step saw may be forgotten, and with it a step that only looks: it only demands;
 //! - a step that writes may go together with all steps that see its value, and only where nothing that stays saw
 //!   "anything but" a value. In an order of the whole, what stays then sees what it saw without it too.
 
@@ -22,41 +22,89 @@ pub(crate) struct Smallest {
 
 /// Shrinks `steps`, which have no order because of `stuck`, as far as the budget goes.
 pub(crate) fn shrink(steps: &[Step], stuck: usize, meter: &mut Meter<'_>) -> Smallest {
-    let all: Vec<usize> = (0..steps.len()).collect();
-    let mut smallest = Smallest { steps: all, culprit: stuck };
-    let cut = until(steps, steps[stuck].end);
-    let invoked = (0..cut.len()).filter(|place| cut[*place].is_some()).collect();
-    let cut: Vec<Step> = cut.iter().zip(steps).map(|(cut, step)| cut.unwrap_or(*step)).collect();
-    let steps = if attempt(&cut, invoked, &mut smallest, meter) { &cut } else { steps };
-
-    let mut size = smallest.steps.len().div_ceil(2);
-    while size > 0 && !meter.is_spent() {
-        let length_before = smallest.steps.len();
-        let mut from = 0;
-        while from < smallest.steps.len() {
-            let chunk = from..(from + size).min(smallest.steps.len());
-            let fewer = without(steps, &smallest.steps, chunk.clone());
-            let shrunk = fewer.len() < smallest.steps.len() && attempt(steps, fewer, &mut smallest, meter);
-            // What stays of the chunk could not be left out lawfully, and is tried again in smaller ones.
-            from = if shrunk { from } else { chunk.end };
-        }
-        size = match size {
-            1 if smallest.steps.len() < length_before => 1,
-            size => size / 2,
-        };
-    }
-    smallest
+    let kept = (0..steps.len()).collect();
+    let mut shrinking = Shrinking { steps: steps.to_vec(), kept, culprit: stuck, meter };
+    shrinking.cut(steps[stuck].end);
+    shrinking.forget();
+    shrinking.leave_out();
+    Smallest { steps: shrinking.kept, culprit: shrinking.culprit }
 }
 
-/// Takes `fewer` for the smallest, if they have no order.
-fn attempt(steps: &[Step], fewer: Vec<usize>, smallest: &mut Smallest, meter: &mut Meter<'_>) -> bool {
-    let part: Vec<Step> = fewer.iter().map(|place| steps[*place]).collect();
-    match search(&part, meter) {
-        Outcome::Stuck(step) => {
-            *smallest = Smallest { culprit: fewer[step], steps: fewer };
-            true
+/// Invariant: the kept ones of `steps` have no order, because of `culprit`.
+struct Shrinking<'m, 'c> {
+    /// All steps, with what has not been forgotten of them.
+    steps: Vec<Step>,
+    kept: Vec<usize>,
+    culprit: usize,
+    meter: &'m mut Meter<'c>,
+}
+
+impl Shrinking<'_, '_> {
+    /// Goes on with these, if they have no order.
+    fn attempt(&mut self, steps: &[Step], kept: Vec<usize>) -> bool {
+        let part: Vec<Step> = kept.iter().map(|place| steps[*place]).collect();
+        match search(&part, self.meter) {
+            Outcome::Stuck(step) => {
+                self.culprit = kept[step];
+                self.kept = kept;
+                true
+            }
+            Outcome::Linearizable | Outcome::Exhausted => false,
         }
-        Outcome::Linearizable | Outcome::Exhausted => false,
+    }
+
+    /// Goes on with fewer of the same steps, if they have no order.
+    fn attempt_kept(&mut self, kept: Vec<usize>) -> bool {
+        let steps = std::mem::take(&mut self.steps);
+        let shrunk = self.attempt(&steps, kept);
+        self.steps = steps;
+        shrunk
+    }
+
+    /// Leaves out what was not known at `end`.
+    fn cut(&mut self, end: Option<u64>) {
+        let known = until(&self.steps, end);
+        let kept = (0..known.len()).filter(|place| known[*place].is_some()).collect();
+        let cut: Vec<Step> =
+            known.iter().zip(&self.steps).map(|(known, step)| known.unwrap_or(*step)).collect();
+        if self.attempt(&cut, kept) {
+            self.steps = cut;
+        }
+    }
+
+    /// Forgets what steps saw, many at once, then fewer.
+    fn forget(&mut self) {
+        let mut size = self.kept.len().div_ceil(2);
+        while size > 0 && !self.meter.is_spent() {
+            for from in (0..self.kept.len()).step_by(size) {
+                let mut forgetful = self.steps.clone();
+                for place in self.kept.iter().skip(from).take(size) {
+                    forgetful[*place].sees = Sees::Nothing;
+                }
+                if forgetful != self.steps && self.attempt(&forgetful, self.kept.clone()) {
+                    self.steps = forgetful;
+                }
+            }
+            size /= 2;
+        }
+    }
+
+    /// Leaves out steps, many at once, then fewer.
+    fn leave_out(&mut self) {
+        let mut size = self.kept.len().div_ceil(2);
+        while size > 0 && !self.meter.is_spent() {
+            let length_before = self.kept.len();
+            let mut from = 0;
+            while from < self.kept.len() {
+                let chunk = from..(from + size).min(self.kept.len());
+                let fewer = without(&self.steps, &self.kept, chunk.clone());
+                let shrunk = fewer.len() < self.kept.len() && self.attempt_kept(fewer);
+                // What stays of a chunk could not go lawfully, and is tried again in smaller ones.
+                from = if shrunk { from } else { chunk.end };
+            }
+            let again = size == 1 && self.kept.len() < length_before;
+            size = if again { 1 } else { size / 2 };
+        }
     }
 }
 
