@@ -2,12 +2,15 @@
 //!
 //! What matters is which operation ended before which began, and that labels can be read; true distances would squeeze a
 //! write of a millisecond and a read half a minute later into nothing. So moments keep their order, and are as far apart as
-//! the labels need.
+//! the labels need. Faults that were in force meanwhile are shaded behind them.
 
 use std::collections::BTreeMap;
 
 use ringfence_checker::{Bar, Counterexample, Kind};
 
+use crate::record::Fault;
+
+use super::faults;
 use super::svg::{Svg, figure, text_width};
 use super::text;
 
@@ -20,11 +23,15 @@ const PADDING: f64 = 10.0;
 const OPEN_END: f64 = 34.0;
 /// Room for a moment's figure below the picture.
 const FIGURE_WIDTH: f64 = 66.0;
+/// Room for a fault's name above the picture.
+const FAULT_HEIGHT: f64 = 15.0;
+/// A fault of a moment must be seen as well.
+const FAULT_WIDTH_MIN: f64 = 5.0;
 /// More bars than this nobody can take in.
 const BARS_MAX: usize = 120;
 
-/// Draws a counterexample; a sentence says so where it had to be cut.
-pub(super) fn draw(counterexample: &Counterexample) -> String {
+/// Draws a counterexample of a run with these faults; a sentence says so where it had to be cut.
+pub(super) fn draw(counterexample: &Counterexample, faults: &[Fault]) -> String {
     let bars = nearest(&counterexample.bars);
     let left_out = counterexample.bars.len() - bars.len();
     let note = match left_out {
@@ -38,7 +45,7 @@ pub(super) fn draw(counterexample: &Counterexample) -> String {
         return "<p class=\"note\">Nothing to draw: the violation is not one of single operations.</p>"
             .to_owned();
     }
-    format!("<div class=\"wide\">{}</div>{note}", picture(&bars))
+    format!("<div class=\"wide\">{}</div>{note}", picture(&bars, faults))
 }
 
 /// The bars to be drawn: all, or those nearest in time to a culprit.
@@ -53,13 +60,15 @@ fn nearest(bars: &[Bar]) -> Vec<&Bar> {
     chosen
 }
 
-fn picture(bars: &[&Bar]) -> String {
+fn picture(bars: &[&Bar], faults: &[Fault]) -> String {
     let places = place_moments(bars);
+    let bands = bands(&places, faults);
+    let top = bands.len() as f64 * FAULT_HEIGHT;
     let last = places.values().copied().fold(0.0, f64::max);
     let right = bars.iter().map(|bar| right_of(bar, &places, last)).fold(last, f64::max);
     let rows = rows(bars);
-    let (width, bottom) =
-        (LEFT + right + 2.0 * PADDING + FIGURE_WIDTH / 2.0, rows.len() as f64 * ROW_HEIGHT + 6.0);
+    let width = LEFT + right + 2.0 * PADDING + FIGURE_WIDTH / 2.0;
+    let bottom = top + rows.len() as f64 * ROW_HEIGHT + 6.0;
     let mut svg = Svg::default();
     svg.open(
         "svg",
@@ -69,14 +78,15 @@ fn picture(bars: &[&Bar]) -> String {
             figure(bottom + 22.0)
         ),
     );
-    draw_moments(&mut svg, &places, bottom);
+    draw_bands(&mut svg, &bands, bottom);
+    draw_moments(&mut svg, &places, [top, bottom]);
     for (process, row) in &rows {
-        let y = *row as f64 * ROW_HEIGHT;
+        let y = top + *row as f64 * ROW_HEIGHT;
         svg.line("row", [0.0, y + ROW_HEIGHT], [width, y + ROW_HEIGHT]);
         svg.label("name", [0.0, y + ROW_HEIGHT / 2.0 + 4.0], &format!("process {process}"));
     }
     for bar in bars {
-        let y = rows.get(&bar.process).map_or(0.0, |row| *row as f64 * ROW_HEIGHT);
+        let y = top + rows.get(&bar.process).map_or(0.0, |row| *row as f64 * ROW_HEIGHT);
         let from = places.get(&bar.start).copied().unwrap_or(0.0);
         draw_bar(&mut svg, bar, [from, right_of(bar, &places, last)], y + (ROW_HEIGHT - BAR_HEIGHT) / 2.0);
     }
@@ -119,11 +129,49 @@ fn open_outline(x: f64, to: f64, y: f64) -> String {
     )
 }
 
-fn draw_moments(svg: &mut Svg, places: &BTreeMap<u64, f64>, bottom: f64) {
+/// A fault that was in force between the first and the last moment: its colour, its name, and from where to where it goes.
+type Band = (usize, String, [f64; 2]);
+
+fn bands(places: &BTreeMap<u64, f64>, faults: &[Fault]) -> Vec<Band> {
+    let (Some((first, _)), Some((last, _))) = (places.first_key_value(), places.last_key_value()) else {
+        return Vec::new();
+    };
+    faults
+        .iter()
+        .zip(faults::colours(faults))
+        .filter(|(fault, _)| fault.start <= *last && fault.end >= *first)
+        .map(|(fault, colour)| {
+            let from = place_between(places, fault.start);
+            let to = place_between(places, fault.end).max(from + FAULT_WIDTH_MIN);
+            (colour, format!("{} {}", fault.name, faults::node_names(&fault.nodes)), [from, to])
+        })
+        .collect()
+}
+
+fn draw_bands(svg: &mut Svg, bands: &[Band], bottom: f64) {
+    for (lane, (colour, name, [from, to])) in bands.iter().enumerate() {
+        let y = lane as f64 * FAULT_HEIGHT;
+        svg.rectangle(&format!("band c{colour}"), [LEFT + from, y, to - from, bottom - y], name);
+        svg.label("fault-name", [LEFT + from + 4.0, y + 11.0], name);
+    }
+}
+
+/// The place of any time: in due proportion between those of the moments around it.
+fn place_between(places: &BTreeMap<u64, f64>, time: u64) -> f64 {
+    match (places.range(..=time).next_back(), places.range(time..).next()) {
+        (Some((before, from)), Some((after, to))) if before < after => {
+            from + (to - from) * (time - before) as f64 / (after - before) as f64
+        }
+        (_, Some((_, place))) | (Some((_, place)), None) => *place,
+        (None, None) => 0.0,
+    }
+}
+
+fn draw_moments(svg: &mut Svg, places: &BTreeMap<u64, f64>, [top, bottom]: [f64; 2]) {
     let mut free_from = f64::MIN;
     for (time, place) in places {
         let x = LEFT + place;
-        svg.line("moment", [x, 0.0], [x, bottom]);
+        svg.line("moment", [x, top], [x, bottom]);
         if x >= free_from {
             svg.label("figure middle", [x, bottom + 15.0], &text::moment(*time));
             free_from = x + FIGURE_WIDTH;
@@ -197,7 +245,7 @@ fn tooltip(bar: &Bar) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bar, Counterexample, Kind, draw, place_moments, width};
+    use super::{BTreeMap, Bar, Counterexample, Fault, Kind, draw, place_between, place_moments, width};
 
     fn bar(process: u64, start: u64, end: Option<u64>, label: &str) -> Bar {
         let kind = if end.is_some() { Kind::Ok } else { Kind::Info };
@@ -223,10 +271,13 @@ mod tests {
 
     #[test]
     fn an_operation_without_an_end_is_an_arrow() {
-        let page = draw(&Counterexample {
-            explanation: String::new(),
-            bars: vec![bar(1, 10, None, "write 7"), bar(9, 30, Some(30), "read <3>")],
-        });
+        let page = draw(
+            &Counterexample {
+                explanation: String::new(),
+                bars: vec![bar(1, 10, None, "write 7"), bar(9, 30, Some(30), "read <3>")],
+            },
+            &[],
+        );
         assert!(page.contains("<path class=\"bar info\""));
         assert!(page.contains("bar ok culprit"));
         assert!(page.contains("read &lt;3&gt;") && !page.contains("<3>"));
@@ -236,8 +287,36 @@ mod tests {
     fn of_very_many_bars_the_nearest_are_drawn_and_the_culprit_is_among_them() {
         let mut bars: Vec<Bar> = (0..500).map(|time| bar(1, time * 10, Some(time * 10 + 5), "w")).collect();
         bars.push(bar(9, 2_500, Some(2_501), "read"));
-        let page = draw(&Counterexample { explanation: String::new(), bars });
+        let page = draw(&Counterexample { explanation: String::new(), bars }, &[]);
         assert!(page.contains("culprit"));
         assert!(page.contains("381 operations further away"));
+    }
+
+    #[test]
+    fn faults_meanwhile_are_shaded_and_others_are_not() {
+        let fault = |name: &str, start, end| Fault {
+            name: name.to_owned(),
+            nodes: vec![1],
+            detail: String::new(),
+            start,
+            healing: end,
+            end,
+            evidence: String::new(),
+            effective: true,
+            violation: None,
+        };
+        let bars = vec![bar(1, 10, Some(20), "write 7"), bar(9, 300, Some(310), "read → 3")];
+        let faults = [fault("power-all", 25, 200), fault("delay", 400, 500)];
+        let page = draw(&Counterexample { explanation: String::new(), bars }, &faults);
+        assert!(page.contains(">power-all n1</text>") && !page.contains("delay"));
+    }
+
+    #[test]
+    fn a_time_between_moments_lies_between_their_places() {
+        let places = BTreeMap::from([(10, 0.0), (20, 50.0), (40, 60.0)]);
+        assert_eq!(
+            [0, 10, 15, 30, 99].map(|time| place_between(&places, time)),
+            [0.0, 0.0, 25.0, 55.0, 60.0]
+        );
     }
 }

@@ -54,7 +54,7 @@ pub fn page(recorded: &Recorded) -> String {
          {operations}\n{footer}</main>\n<script type=\"application/json\" id=\"facts\">{facts}</script><script>{SCRIPT}</script>\
          </body></html>\n",
         head = head::draw(recorded, &operations),
-        violations = tables::violations(&recorded.results.findings),
+        violations = tables::violations(&recorded.results.findings, &recorded.faults),
         findings = tables::findings(&recorded.results.findings),
         timeline = timeline_section(recorded, &operations),
         faults = tables::faults(&recorded.faults),

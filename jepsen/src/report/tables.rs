@@ -30,7 +30,7 @@ pub(super) fn findings(findings: &[Finding]) -> String {
 }
 
 /// Each violation with its counterexample; nothing where there is none.
-pub(super) fn violations(findings: &[Finding]) -> String {
+pub(super) fn violations(findings: &[Finding], faults: &[Fault]) -> String {
     let shown: String = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Violation)
@@ -40,7 +40,7 @@ pub(super) fn violations(findings: &[Finding]) -> String {
                 "<article><h3>{}</h3><p>{}</p>{}</article>",
                 escape(&finding.check),
                 escape(&example.explanation),
-                counterexample::draw(example)
+                counterexample::draw(example, faults)
             )
         })
         .collect();
