@@ -195,6 +195,8 @@ impl Node {
             // SAFETY: between fork and exec only system calls are made.
             unsafe { command.pre_exec(move || sys::enter(Kind::Mounts, &mounts)) };
         }
+        // Ctrl-C at a terminal is for the harness alone, which then ends the run in order.
+        command.process_group(0);
         self.place.prepare(&mut command);
         Ok(command)
     }
