@@ -82,6 +82,10 @@ fn terms_grow(samples: &[Sample]) -> Finding {
     let mut words = 0;
     for sample in samples {
         let What::Status { term, .. } = sample.what else { continue };
+        // There is no term 0: a node that serves its metrics a moment before it has read its own vote says so.
+        if term == 0 {
+            continue;
+        }
         words += 1;
         if let Some((before, at)) = last.insert(sample.node, (term, sample.time))
             && term < before
@@ -146,6 +150,9 @@ mod tests {
             status(3, 1, false, 4, false),
         ];
         assert_eq!(check(&samples)[1].verdict, Verdict::Violation);
+        let not_yet =
+            [status(1, 1, false, 5, false), status(2, 1, false, 0, false), status(3, 1, false, 5, false)];
+        assert_eq!(check(&not_yet)[1].verdict, Verdict::Ok);
         assert_eq!(check(&samples[..2])[1].verdict, Verdict::Ok);
         assert_eq!(check(&[]).map(|finding| finding.verdict), [Verdict::Unknown; 2]);
     }

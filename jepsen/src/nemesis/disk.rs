@@ -8,11 +8,13 @@ use rand::RngExt as _;
 
 use super::process::start;
 use super::target::{any, leader};
-use super::{Effect, Family, Healing, Nemesis, Strike};
+use super::{Effect, Family, Healing, Nemesis, Strike, last_exit};
 use crate::world::{Capability, Image, NodeSyncs, World};
 
 /// How long a node may go on after a sync has failed. It should stop at once; it must not go on as if nothing had been.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// The exit code with which a node says that its disk has failed or is full.
+const DISK_FAILED: i32 = 16;
 /// How often a slow disk changes its pace, in milliseconds.
 const PACE_KEPT: RangeInclusive<u64> = 200..=1_500;
 
@@ -66,20 +68,25 @@ impl<'a> Patient<'a> {
         self.world.syncs_of(self.node).context("syncs cannot be made to fail without the shim")
     }
 
-    /// What became of it, for the evidence.
-    fn state(&self) -> String {
-        let state = if self.world.is_running(self.node) { "went on" } else { "stopped" };
-        format!("n{} {state}", self.node)
-    }
-
+    /// What was done to it, and what became of it. Where it has ended, it must have named its disk.
     fn effect(&self, strike: &Strike<'_>, detail: String, evidence: String, effective: bool) -> Effect {
+        let (world, node) = (self.world, self.node);
+        let (fate, violation) = match world.is_running(node) {
+            true => ("went on".to_owned(), None),
+            false => {
+                let fate = format!("ended with {:?}", last_exit(world, node));
+                let is_right = last_exit(world, node) == Some(DISK_FAILED);
+                let violation = format!("n{node} {fate}, and not with {DISK_FAILED}, because of its disk");
+                (fate, (!is_right).then_some(violation))
+            }
+        };
         Effect {
-            nodes: vec![self.node],
-            detail: format!("n{}: {detail}", self.node),
+            nodes: vec![node],
+            detail: format!("n{node}: {detail}"),
             healing: strike.world.clock().now(),
-            evidence: format!("{evidence}; {}", self.state()),
+            evidence: format!("{evidence}; n{node} {fate}"),
             effective,
-            violation: None,
+            violation,
         }
     }
 }

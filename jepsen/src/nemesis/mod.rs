@@ -16,6 +16,7 @@ mod partition;
 mod power;
 mod process;
 mod rot;
+mod rot_snapshot;
 mod schedule;
 mod target;
 
@@ -31,7 +32,7 @@ use rand::{RngExt as _, SeedableRng as _};
 pub use heal::heal;
 pub use schedule::Schedule;
 
-use crate::record::Fault;
+use crate::record::{Fault, What};
 use crate::world::{Capability, World};
 
 /// Settings of the nodes with which the faults bite within a short run: a member that was away for ten seconds needs a
@@ -106,8 +107,17 @@ struct Effect {
 
 /// All nemeses, by family.
 pub fn registry() -> impl Iterator<Item = &'static Nemesis> {
-    let families: [&[Nemesis]; 8] =
-        [MIXED, partition::ALL, network::ALL, process::ALL, clock::ALL, power::ALL, disk::ALL, rot::ALL];
+    let families: [&[Nemesis]; 9] = [
+        MIXED,
+        partition::ALL,
+        network::ALL,
+        process::ALL,
+        clock::ALL,
+        power::ALL,
+        disk::ALL,
+        rot::ALL,
+        rot_snapshot::ALL,
+    ];
     families.into_iter().flatten().chain(operation::ALL)
 }
 
@@ -218,6 +228,16 @@ impl<F: FnMut()> Drop for Healing<F> {
     fn drop(&mut self) {
         (self.0)();
     }
+}
+
+/// The exit code with which a node ended by itself last; none: it never did, or a signal ended it.
+fn last_exit(world: &World, node: usize) -> Option<i32> {
+    world.samples().into_iter().rev().filter(|sample| sample.node == node).find_map(|sample| match sample
+        .what
+    {
+        What::Exited { code, .. } => Some(code),
+        What::Status { .. } | What::Started | What::Stopped { .. } => None,
+    })?
 }
 
 /// Nodes as the report shows them: `n1,n4`.

@@ -13,12 +13,17 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::process::start;
 use super::target::{Target, any};
-use super::{Effect, Family, Healing, Nemesis, Strike, named};
+use super::{Effect, Family, Healing, Nemesis, Strike, last_exit};
 use crate::world::{Capability, World};
 
 const NEEDS: &[Capability] = &[];
-/// How long a node may take to find out that it must not start.
-const REFUSAL_MAX: Duration = Duration::from_secs(3);
+/// How long a node may take to end or to serve. A busy machine is slow.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// How long a node may serve with a rotten state file.
+const SERVING_MAX: Duration = Duration::from_secs(2);
+/// The exit codes with which a node names what is corrupt.
+const LOG_CORRUPT: i32 = 14;
+const STATE_CORRUPT: i32 = 15;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The log's unit; each batch begins at a multiple of it.
@@ -27,9 +32,9 @@ const LOG_BLOCK: usize = 512;
 const BATCH_HEADER: usize = 56;
 const BATCH_MAGIC: &[u8] = b"RFB1";
 const SEGMENT_MAGIC: &[u8] = b"RFWALSEG";
-/// Pages of the state file; one in so many is hit.
-const STATE_PAGE: usize = 4_096;
-const STATE_SHARE: u32 = 4;
+/// Pages of the state file and of snapshots; one in so many is hit.
+const PAGE: usize = 4_096;
+const PAGE_SHARE: u32 = 4;
 
 /// All of this file.
 pub(super) const ALL: &[Nemesis] = &[
@@ -57,84 +62,109 @@ pub(super) const ALL: &[Nemesis] = &[
 ];
 
 /// A file that rots, and how it was.
-struct Rotten {
+pub(super) struct Rotten {
+    node: usize,
     path: PathBuf,
     sound: Vec<u8>,
+    /// What was done to it.
+    pub(super) detail: String,
 }
 
 /// What a node did with its rotten files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// It did not start.
-    Refused,
+    /// It ended, with this exit code.
+    Ended(Option<i32>),
     /// It serves.
-    Started,
+    Serves,
+    /// It neither ended nor said anything.
+    Silent,
 }
 
 fn log(strike: &mut Strike<'_>, target: Target) -> Result<Effect> {
     let world = strike.world;
     let nodes = target.choose(strike);
     let patients = stop(world, &nodes);
-    let mut places = Vec::new();
-    let mut rotten = Vec::new();
-    for node in &nodes {
-        let seed = strike.rng.random();
-        let (file, place) = world.in_data_dir(*node, |directory| rot_log(&directory.join("log"), seed))??;
-        places.push(format!("n{node} {} byte {place}", name_of(&file.path)));
-        rotten.push((*node, file));
-    }
+    let rotten = rot_logs(strike, &nodes)?;
     let answers = start_all(world, &nodes);
     strike.hold();
     let healing = world.clock().now();
-    let mut started = Vec::new();
-    for ((node, file), answer) in rotten.iter().zip(&answers) {
-        match answer {
-            // It has promised nothing since, so the log as it was is still all that it promised.
-            Answer::Refused => put_back(world, *node, file)?,
-            // What it has promised since lies behind the damage now: nobody may take it away.
-            Answer::Started => started.push(*node),
+    for (rotten, answer) in rotten.iter().zip(&answers) {
+        // A node that did not start has promised nothing since, so its log as it was is still all that it promised. What one
+        // that serves has promised lies behind the damage now: nobody may take it away.
+        if *answer != Answer::Serves {
+            rotten.put_back(world)?;
         }
     }
     drop(patients);
-    let refused = answers.iter().filter(|answer| **answer == Answer::Refused).count();
-    let violation = (!started.is_empty())
-        .then(|| format!("{} started on a log with a flipped bit in its middle", named(&started)));
+    let wrong: Vec<String> = nodes
+        .iter()
+        .zip(&answers)
+        .filter(|(_, answer)| **answer != Answer::Ended(Some(LOG_CORRUPT)))
+        .map(|(node, answer)| {
+            format!("n{node} started on a log with a flipped bit in its middle: {answer:?}")
+        })
+        .collect();
     Ok(Effect {
-        nodes,
-        detail: places.join(", "),
+        detail: rotten.iter().map(|file| file.detail.clone()).collect::<Vec<_>>().join(", "),
         healing,
-        evidence: format!("{refused} of {} nodes refused to start", answers.len()),
-        effective: refused > 0 || violation.is_some(),
-        violation,
+        evidence: format!("{} of {} nodes refused to start", nodes.len() - wrong.len(), nodes.len()),
+        effective: true,
+        violation: (!wrong.is_empty()).then(|| wrong.join("; ")),
+        nodes,
     })
+}
+
+/// Lets the logs of stopped nodes rot: of all, or of none.
+fn rot_logs(strike: &mut Strike<'_>, nodes: &[usize]) -> Result<Vec<Rotten>> {
+    let mut rotten: Vec<Rotten> = Vec::new();
+    for node in nodes {
+        let seed = strike.rng.random();
+        let rotting =
+            strike.world.in_data_dir(*node, |directory| rot_log(*node, &directory.join("log"), seed));
+        match rotting.map_err(Into::into).flatten() {
+            Ok(file) => rotten.push(file),
+            Err(error) => {
+                rotten.iter().try_for_each(|file| file.put_back(strike.world))?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(rotten)
 }
 
 fn state(strike: &mut Strike<'_>) -> Result<Effect> {
     let world = strike.world;
-    let nodes = vec![any(strike)];
-    let node = nodes[0];
-    let patients = stop(world, &nodes);
+    let node = any(strike);
+    let patients = stop(world, &[node]);
     let seed = strike.rng.random();
-    let (file, flips) = world.in_data_dir(node, |directory| rot_state(&directory.join("state"), seed))??;
-    let answers = start_all(world, &nodes);
+    let rotten = world
+        .in_data_dir(node, |directory| flip_pages(node, &directory.join("state/state.redb"), seed))??;
+    let mut answers = start_all(world, &[node]);
+    let begun = Instant::now();
+    // It may find out only when it reads what was hit.
+    while answers == [Answer::Serves] && begun.elapsed() < SERVING_MAX {
+        strike.pause(LOOK_INTERVAL);
+        answers = vec![answer(world, node)];
+    }
     // A node that serves all the same is stopped before its log forgets anything that the old state file lacks. Its log stays
     // as it is by then, and the state as it was is caught up from it.
     world.kill(node);
     strike.hold();
     let healing = world.clock().now();
-    put_back(world, node, &file)?;
+    rotten.put_back(world)?;
     drop(patients);
-    let word = match answers[0] {
-        Answer::Refused => "it did not start, or stopped as it found out",
-        Answer::Started => "it served, since nothing read what was hit",
+    let violation = match answers[0] {
+        Answer::Ended(Some(STATE_CORRUPT)) | Answer::Serves => None,
+        other => Some(format!("n{node} did not say that its state is corrupt: {other:?}")),
     };
     Ok(Effect {
-        nodes,
-        detail: format!("n{node}: {flips} bits flipped in {}", name_of(&file.path)),
+        nodes: vec![node],
+        detail: rotten.detail,
         healing,
-        evidence: word.to_owned(),
-        effective: answers[0] == Answer::Refused,
-        violation: None,
+        evidence: format!("with that, n{node}: {:?}", answers[0]),
+        effective: answers[0] != Answer::Serves,
+        violation,
     })
 }
 
@@ -153,31 +183,43 @@ fn stop<'a>(world: &'a World, nodes: &[usize]) -> Healing<impl FnMut() + use<'a>
     })
 }
 
-/// Starts nodes and waits what they make of it.
+/// Starts nodes and waits until each has ended, or serves.
 fn start_all(world: &World, nodes: &[usize]) -> Vec<Answer> {
     nodes.iter().for_each(|node| start(world, *node));
     let begun = Instant::now();
-    while begun.elapsed() < REFUSAL_MAX && nodes.iter().any(|node| world.is_running(*node)) {
+    loop {
+        let answers: Vec<Answer> = nodes.iter().map(|node| answer(world, *node)).collect();
+        if !answers.contains(&Answer::Silent) || begun.elapsed() > ANSWER_MAX {
+            return answers;
+        }
         std::thread::sleep(LOOK_INTERVAL);
     }
-    let answer = |node: &usize| if world.is_running(*node) { Answer::Started } else { Answer::Refused };
-    nodes.iter().map(answer).collect()
 }
 
-fn put_back(world: &World, node: usize, file: &Rotten) -> Result<()> {
-    world.in_data_dir(node, |_| -> Result<()> {
-        fs::write(&file.path, &file.sound)?;
-        File::open(&file.path)?.sync_all()?;
-        Ok(())
-    })?
+fn answer(world: &World, node: usize) -> Answer {
+    if !world.is_running(node) {
+        return Answer::Ended(last_exit(world, node));
+    }
+    if world.status(node).is_some() { Answer::Serves } else { Answer::Silent }
+}
+
+impl Rotten {
+    /// Makes the file what it was. The node must not run.
+    fn put_back(&self, world: &World) -> Result<()> {
+        world.in_data_dir(self.node, |_| -> Result<()> {
+            fs::write(&self.path, &self.sound)?;
+            File::open(&self.path)?.sync_all()?;
+            Ok(())
+        })?
+    }
 }
 
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Flips a bit of a batch after which there is another one. Returns where.
-fn rot_log(directory: &Path, seed: u64) -> Result<(Rotten, u64)> {
+/// Flips a bit of a batch after which there is another one.
+fn rot_log(node: usize, directory: &Path, seed: u64) -> Result<Rotten> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut segments: Vec<PathBuf> = fs::read_dir(directory)?.flatten().map(|entry| entry.path()).collect();
     segments.sort();
@@ -189,12 +231,13 @@ fn rot_log(directory: &Path, seed: u64) -> Result<(Rotten, u64)> {
         batches.pop();
         if let Some((at, length)) = batches.choose(&mut random) {
             let place = at + BATCH_HEADER + random.random_range(0..(*length).max(1));
-            hit = Some((Rotten { path, sound }, place));
+            let detail = format!("n{node}: a bit of {} at byte {place}", name_of(&path));
+            hit = Some((Rotten { node, path, sound, detail }, place));
         }
     }
     let (rotten, place) = hit.context("the log has no two batches yet")?;
     flip(&rotten, [place], &mut random)?;
-    Ok((rotten, place as u64))
+    Ok(rotten)
 }
 
 /// The batches that a segment holds, without remains of what its file held before: where each begins, and the length of its
@@ -217,26 +260,24 @@ fn live_batches(segment: &[u8]) -> Vec<(usize, usize)> {
     batches
 }
 
-/// Flips a bit in a share of the pages that hold something. Returns in how many.
-fn rot_state(directory: &Path, seed: u64) -> Result<(Rotten, usize)> {
-    let (mut share, mut random) = (StdRng::seed_from_u64(seed), StdRng::seed_from_u64(seed + 1));
-    let path = directory.join("state.redb");
-    let sound = fs::read(&path)?;
-    let places: Vec<usize> = sound
-        .chunks(STATE_PAGE)
-        .enumerate()
-        .filter(|_| share.random_ratio(1, STATE_SHARE))
-        // Somewhere among what the page holds.
-        .filter_map(|(number, page)| {
-            let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
-            Some(number * STATE_PAGE + used.choose(&mut random)?)
-        })
-        .collect();
-    ensure!(!places.is_empty(), "the state file is empty");
-    let count = places.len();
-    let rotten = Rotten { path, sound };
+/// Flips a bit in a share of the pages of a file that hold something.
+pub(super) fn flip_pages(node: usize, path: &Path, seed: u64) -> Result<Rotten> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let sound = fs::read(path)?;
+    let mut places = Vec::new();
+    for (number, page) in sound.chunks(PAGE).enumerate() {
+        let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
+        if random.random_ratio(1, PAGE_SHARE)
+            && let Some(at) = used.choose(&mut random)
+        {
+            places.push(number * PAGE + at);
+        }
+    }
+    ensure!(!places.is_empty(), "{} holds next to nothing", path.display());
+    let detail = format!("n{node}: {} bits of {}", places.len(), name_of(path));
+    let rotten = Rotten { node, path: path.to_path_buf(), sound, detail };
     flip(&rotten, places, &mut random)?;
-    Ok((rotten, count))
+    Ok(rotten)
 }
 
 fn flip(file: &Rotten, places: impl IntoIterator<Item = usize>, random: &mut StdRng) -> Result<()> {
