@@ -45,6 +45,10 @@ pub(crate) struct History {
     begun: bool,
 }
 
+/// Each entry has an index behind it, so that ends of ranges need no second thought.
+const INDEX_MAX: u64 = u64::MAX - 1;
+const BEYOND_INDEX_MAX: &str = "an entry's index is beyond what a log can hold";
+
 impl History {
     /// Takes in the records of the batch at `place`.
     pub(crate) fn apply<'a>(
@@ -59,6 +63,7 @@ impl History {
                 Record::Truncate { after } => self.truncate_after(after),
                 Record::Purge { through, mark } => self.purge(through, mark)?,
                 Record::Committed(mark) => set(&mut self.committed, mark),
+                Record::Range(Some((_, last))) if last > INDEX_MAX => return Err(BEYOND_INDEX_MAX),
                 Record::Range(range) if !self.begun => self.range = range,
                 Record::Range(range) if range == self.range => {}
                 Record::Range(_) => {
@@ -102,6 +107,9 @@ impl History {
     }
 
     fn append(&mut self, index: u64, place: Place) -> Result<(), &'static str> {
+        if index > INDEX_MAX {
+            return Err(BEYOND_INDEX_MAX);
+        }
         self.range = match self.range {
             None => Some((index, index)),
             Some((first, last)) if index == last + 1 => Some((first, index)),
@@ -159,5 +167,23 @@ pub(crate) fn purged(range: Option<(u64, u64)>, through: u64) -> Option<(u64, u6
 fn set(register: &mut Option<Bytes>, value: &[u8]) {
     if register.as_deref() != Some(value) {
         *register = Some(Bytes::copy_from_slice(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = Place { segment: 1, block: 1 };
+
+    #[test]
+    fn an_index_with_nothing_behind_it_is_damage() {
+        let entry = Record::Entry { index: u64::MAX, data: b"" };
+        let range = Record::Range(Some((1, u64::MAX)));
+        for record in [entry, range] {
+            let mut history = History::default();
+            assert_eq!(history.apply(PLACE, [Ok(record)].into_iter()), Err(BEYOND_INDEX_MAX));
+            assert_eq!(history.find(u64::MAX), None);
+        }
     }
 }
