@@ -49,7 +49,7 @@ struct RunArguments {
     /// What clients do.
     #[arg(long, default_value = "register")]
     workload: String,
-    /// What is done to the cluster; of several, one after the other.
+    /// What is done to the cluster; of several, one after the other. `A+B` is both at once.
     #[arg(long, value_delimiter = ',', default_value = "mix", value_name = "NAME[,NAME]")]
     nemesis: Vec<String>,
     /// How many nodes.

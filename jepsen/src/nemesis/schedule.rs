@@ -30,29 +30,28 @@ const MIX_OFFSET: RangeInclusive<u64> = 0..=1_500;
 /// Strikes one after the other, or several at once.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    nemeses: Vec<&'static Nemesis>,
+    /// Each is struck with at once; most are of one.
+    nemeses: Vec<Vec<&'static Nemesis>>,
     /// What a mix is drawn from.
     available: Vec<&'static Nemesis>,
     seed: u64,
 }
 
 impl Schedule {
-    /// A schedule of the nemeses with these names, each in turn, in an order drawn from `seed`.
+    /// A schedule of the nemeses with these names, each in turn, in an order drawn from `seed`. `a+b` is both at once.
     ///
     /// # Errors
-    /// Where a name is unknown, or one of them needs what this machine cannot do.
+    /// Where a name is unknown, one of them needs what this machine cannot do, or two cannot be in force at once.
     pub fn new(names: &[String], seed: u64, capabilities: &Capabilities) -> Result<Schedule> {
-        let mut nemeses = Vec::new();
-        for name in names {
-            let Some(nemesis) = by_name(name) else {
-                bail!("there is no nemesis {name:?}; `jepsen list` shows all")
-            };
-            let lacks =
-                |capability: &Capability| Some((*capability, capabilities.why_not(*capability)?.to_owned()));
-            if let Some((capability, why)) = nemesis.needs.iter().find_map(lacks) {
-                bail!("{name} needs the capability {capability}, which this machine has not: {why}");
+        let possible = |name: &str| possible(name, capabilities);
+        let together = |names: &String| names.split('+').map(possible).collect::<Result<Vec<_>>>();
+        let nemeses: Vec<Vec<_>> = names.iter().map(together).collect::<Result<_>>()?;
+        for parts in &nemeses {
+            for (index, part) in parts.iter().enumerate() {
+                if let Some(other) = parts[..index].iter().find(|other| !other.is_compatible(part)) {
+                    bail!("{} and {} cannot be in force at once", other.name, part.name);
+                }
             }
-            nemeses.push(nemesis);
         }
         let has_all = |nemesis: &&Nemesis| nemesis.needs.iter().all(|need| capabilities.has(*need));
         let strikes = |nemesis: &&Nemesis| matches!(nemesis.action, Action::Strike(_));
@@ -70,7 +69,7 @@ impl Schedule {
         told: &(dyn Fn(&str) + Sync),
     ) -> Vec<Fault> {
         let mut random = StdRng::seed_from_u64(self.seed);
-        let mut waiting: Vec<&'static Nemesis> = Vec::new();
+        let mut waiting: Vec<Vec<&'static Nemesis>> = Vec::new();
         let mut faults: Vec<Fault> = Vec::new();
         rest(world, FIRST_REST, until, stop);
         loop {
@@ -84,12 +83,15 @@ impl Schedule {
                 waiting.clone_from(&self.nemeses);
                 waiting.shuffle(&mut random);
             }
-            let Some(nemesis) = waiting.pop() else { return faults };
-            let parts = match nemesis.action {
-                Action::Nothing => Vec::new(),
-                Action::Strike(_) => vec![nemesis],
-                Action::Several => self.mix(&mut random),
-            };
+            let Some(together) = waiting.pop() else { return faults };
+            let mut parts = Vec::new();
+            for nemesis in together {
+                match nemesis.action {
+                    Action::Nothing => {}
+                    Action::Strike(_) => parts.push(nemesis),
+                    Action::Several => parts.extend(self.mix(&mut random)),
+                }
+            }
             if !parts.is_empty() {
                 told(&parts.iter().map(|part| part.name).collect::<Vec<_>>().join(" + "));
             }
@@ -115,6 +117,16 @@ impl Schedule {
         }
         parts
     }
+}
+
+/// The nemesis of that name, if this machine can do it.
+fn possible(name: &str, capabilities: &Capabilities) -> Result<&'static Nemesis> {
+    let Some(nemesis) = by_name(name) else { bail!("there is no nemesis {name:?}; `jepsen list` shows all") };
+    let lacks = |capability: &Capability| Some((*capability, capabilities.why_not(*capability)?.to_owned()));
+    if let Some((capability, why)) = nemesis.needs.iter().find_map(lacks) {
+        bail!("{name} needs the capability {capability}, which this machine has not: {why}");
+    }
+    Ok(nemesis)
 }
 
 /// How long the cluster is left alone, in milliseconds.
@@ -179,6 +191,11 @@ mod tests {
             refused(&["partition-ring"]).contains("network")
                 && refused(&["delay"]).contains("this is a test")
         );
+        assert!(
+            refused(&["kill-one+pause-one"]).contains("kill-one and pause-one cannot be in force at once")
+        );
+        let together = schedule(&["kill-one+transfer"]).expect("they are compatible");
+        assert_eq!(together.nemeses.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
         assert_eq!(schedule(&["none", "kill-one", "mix"]).expect("it needs nothing").nemeses.len(), 3);
     }
 
