@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_canary::Canary;
 use ringfence_consensus::rt::simulated::Journal;
 use ringfence_sim::run::{Plan, Report, run};
+use ringfence_sim::scenarios::Scenario;
 use ringfence_sim::schedule::Profile;
 use ringfence_sim::{shrink, sweep};
 
@@ -46,6 +47,9 @@ struct Common {
     /// Mean time between two faults, in milliseconds.
     #[arg(long, default_value_t = Profile::LAWFUL.pause_ms)]
     fault_pause: u64,
+    /// Faults and cluster of a named scenario, instead of drawn ones.
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(Scenario::ALL.map(Scenario::name)))]
+    scenario: Option<String>,
     /// No bit rot: whatever a node finds damaged is then a bug.
     #[arg(long)]
     no_rot: bool,
@@ -97,7 +101,11 @@ impl Common {
     fn plan(&self, seed: u64) -> anyhow::Result<Plan> {
         let profile =
             Profile { clock_ppm: self.clock_ppm, rot: !self.no_rot, pause_ms: self.fault_pause.max(1) };
-        let mut plan = Plan::draw(seed, Duration::from_secs(self.seconds), profile);
+        let length = Duration::from_secs(self.seconds);
+        let mut plan = match self.scenario.as_deref().and_then(Scenario::from_name) {
+            Some(scenario) => scenario.plan(seed, length),
+            None => Plan::draw(seed, length, profile),
+        };
         for name in &self.canaries {
             let canary = Canary::from_name(name);
             plan.canaries
@@ -204,9 +212,12 @@ fn shorten(args: &SweepArgs, plan: &Plan, report: &Report) {
     }
     let steps = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
     let canaries: String = args.common.canaries.iter().map(|name| format!(" --canary {name}")).collect();
-    let rot = if args.common.no_rot { " --no-rot" } else { "" };
+    let mut profile = if args.common.no_rot { " --no-rot".to_owned() } else { String::new() };
+    if let Some(scenario) = &args.common.scenario {
+        profile.push_str(&format!(" --scenario {scenario}"));
+    }
     println!(
-        "  again, with logs: sim run --seed {} --seconds {} --clock-ppm {} --fault-pause {}{rot}{canaries} --steps {steps} --log",
+        "  again, with logs: sim run --seed {} --seconds {} --clock-ppm {} --fault-pause {}{profile}{canaries} --steps {steps} --log",
         plan.seed, args.common.seconds, args.common.clock_ppm, args.common.fault_pause
     );
 }

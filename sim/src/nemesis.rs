@@ -70,6 +70,12 @@ impl Nemesis {
         match &step.fault {
             Fault::Stop(number, stop) => self.stop(&[*number], *stop, step.lasts).await,
             Fault::StopLeader(stop) => self.stop(&self.leader(), *stop, step.lasts).await,
+            Fault::StopFollowers(stop) => {
+                let leader = self.world.leader();
+                let followers = (1..=self.world.machines.len()).filter(|number| Some(*number) != leader);
+                leader.is_some() && self.stop(&followers.collect::<Vec<_>>(), *stop, step.lasts).await
+            }
+            Fault::LeaveBehind(number) => self.leave_behind(*number, step.lasts).await,
             Fault::StopAll(stop) => {
                 let all: Vec<usize> = (1..=self.world.machines.len()).collect();
                 self.stop(&all, *stop, step.lasts).await
@@ -142,6 +148,26 @@ impl Nemesis {
             self.machine(*number).start();
         }
         !stopped.is_empty()
+    }
+
+    /// While a node is away, every other one makes a checkpoint and drops the log up to it.
+    async fn leave_behind(&self, number: usize, lasts: Duration) -> bool {
+        let machine = self.machine(number);
+        if machine.node().is_none() {
+            return false;
+        }
+        machine.stop(Stop::Kill);
+        rt::sleep(lasts).await;
+        for other in self.world.running() {
+            self.on_node(other.number, |node| async move {
+                if node.checkpoint().await.is_ok() {
+                    node.purge_to_checkpoint().await;
+                }
+            });
+        }
+        rt::sleep(lasts / 4).await;
+        machine.start();
+        true
     }
 
     /// The disk dies in the middle of whatever it does then; the observer sees it and ends the machine.

@@ -49,7 +49,8 @@ impl Plan {
     /// The plan of a seed: its shape, its clients and its faults.
     #[must_use]
     pub fn draw(seed: u64, length: Duration, profile: Profile) -> Plan {
-        let shape = Shape { nodes: if seed.is_multiple_of(3) { 5 } else { 3 }, forgets_soon: seed % 4 == 1 };
+        let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
+        let shape = Shape { nodes, forgets_soon: seed % 4 == 1, uneven_leases: false };
         Plan {
             seed,
             shape,
@@ -88,6 +89,8 @@ pub struct Report {
     pub steps: (usize, u64),
     /// Looks of the invariants at changed nodes.
     pub looks: u64,
+    /// Snapshots that took the place of a node's log.
+    pub snapshots: u64,
     /// Processes that ended by themselves, as they had to.
     pub lawful_deaths: usize,
     /// What the network did.
@@ -111,6 +114,7 @@ struct Outcome {
     history: Vec<Event>,
     effects: u64,
     looks: u64,
+    snapshots: u64,
     lawful_deaths: usize,
     network: NetworkCounts,
     findings: Vec<Finding>,
@@ -139,6 +143,7 @@ fn report(plan: &Plan, finished: Finished<Outcome>) -> Report {
         operations: [count(Kind::Ok), count(Kind::Fail), count(Kind::Info)],
         steps: (plan.steps.len(), outcome.effects),
         looks: outcome.looks,
+        snapshots: outcome.snapshots,
         lawful_deaths: outcome.lawful_deaths,
         network: outcome.network,
         findings,
@@ -214,6 +219,7 @@ impl Stage {
             history: clients.history(),
             effects: nemesis.effects.load(Ordering::Relaxed),
             looks: invariants.looks(),
+            snapshots: invariants.snapshots(),
             lawful_deaths,
             network: self.world.fabric.counts(),
             findings,
@@ -311,7 +317,7 @@ impl fmt::Display for Report {
         let [ok, fail, info] = self.operations;
         write!(
             f,
-            "seed {}: {} | {:.1} s, {} steps, ok {ok} fail {fail} info {info}, faults {} of {}, deaths {}, looks {}, \
+            "seed {}: {} | {:.1} s, {} steps, ok {ok} fail {fail} info {info}, faults {} of {}, deaths {}, looks {}, snapshots {}, \
              deliveries {}, held up {}, trace {:016x}",
             self.seed,
             if self.findings.is_empty() { "ok" } else { "FINDINGS" },
@@ -321,6 +327,7 @@ impl fmt::Display for Report {
             self.steps.0,
             self.lawful_deaths,
             self.looks,
+            self.snapshots,
             self.network.deliveries,
             self.network.held_up,
             self.trace,

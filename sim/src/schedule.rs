@@ -27,6 +27,10 @@ pub enum Fault {
     Stop(usize, Stop),
     /// Whoever leads is stopped.
     StopLeader(Stop),
+    /// All but the leader are stopped.
+    StopFollowers(Stop),
+    /// A node is away for so long that the others drop what it needs of the log, and make a checkpoint.
+    LeaveBehind(usize),
     /// All processes end at once, and start again one after the other.
     StopAll(Stop),
     /// The power fails in the middle of so many operations of the disk from now on.
@@ -216,7 +220,9 @@ impl Draws {
             }
             83..90 => Fault::Transfer(self.coin().then(|| self.node())),
             90..93 => Fault::Purge(self.node()),
-            93..95 => Fault::Snapshot(self.node()),
+            93..94 => Fault::Snapshot(self.node()),
+            94..97 => Fault::LeaveBehind(self.node()),
+            97..98 => Fault::StopFollowers(self.stop()),
             _ => Fault::Checkpoint(self.node()),
         }
     }
@@ -224,7 +230,11 @@ impl Draws {
     fn lasting(&mut self, fault: &Fault) -> Duration {
         let milliseconds = match fault {
             // Shorter than the leader lease, about as long, and long.
-            Fault::Stop(..) | Fault::StopLeader(_) | Fault::StopAll(_) | Fault::PowerCutAtDiskStep(..) => {
+            Fault::Stop(..)
+            | Fault::StopLeader(_)
+            | Fault::StopFollowers(_)
+            | Fault::StopAll(_)
+            | Fault::PowerCutAtDiskStep(..) => {
                 let max = [20, 300, 1_000, 6_000][self.below(4) as usize];
                 self.below(max)
             }

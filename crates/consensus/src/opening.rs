@@ -109,10 +109,9 @@ fn found(log: &Log, store: &Store) -> Found {
     Found::Fresh { restored: if is_empty { 0 } else { view.hash().0 } }
 }
 
-/// Starts openraft over what was opened.
-pub(crate) async fn start_raft(config: &Config, opened: &Opened, links: Arc<Links>) -> Result<Raft, Failure> {
+/// openraft's settings for ours.
+fn raft_config(timing: Timing, has_vote: bool) -> Result<openraft::Config, Failure> {
     let milliseconds = |time: Duration| time.as_millis() as u64;
-    let timing = config.timing;
     let raft_config = openraft::Config {
         cluster_name: "ringfence".to_owned(),
         heartbeat_interval: milliseconds(timing.heartbeat),
@@ -125,19 +124,39 @@ pub(crate) async fn start_raft(config: &Config, opened: &Opened, links: Arc<Link
         // much of the log stays is for the retention and the snapshots in transfer to say: housekeeping asks for purges.
         max_in_snapshot_log_to_keep: u64::MAX,
         api_channel_size: Some(limits::PROPOSALS_WAITING_MAX as u64 * 2),
-        enable_elect: !opened.has_vote,
+        enable_elect: !has_vote,
         enable_pre_vote: Some(true),
         // On in the canary alone: see ARCHITECTURE.md for what it breaks.
         enable_leader_restore: Some(Canary::LeaderRestored.sings()),
         allow_log_reversion: Some(false),
-        quorum_loss_probe_interval: Some(1_000),
+        // No shorter than two leases, which openraft insists on.
+        quorum_loss_probe_interval: Some(milliseconds(timing.leader_lease * 2).max(1_000)),
         ..Default::default()
     };
-    let raft_config = raft_config.validate().map_err(|error| Failure::Config(error.to_string()))?;
+    raft_config.validate().map_err(|error| Failure::Config(error.to_string()))
+}
+
+/// Starts openraft over what was opened.
+pub(crate) async fn start_raft(config: &Config, opened: &Opened, links: Arc<Links>) -> Result<Raft, Failure> {
+    let raft_config = raft_config(config.timing, opened.has_vote)?;
     let factory = PeerNetworkFactory { links, shelf: opened.shelf.clone() };
     let machine = StateMachine(opened.shelf.clone());
     let node = opened.identity.node_id().0;
     Raft::new(node, Arc::new(raft_config), factory, opened.log.clone(), machine)
         .await
         .map_err(|fatal| Failure::Consensus(fatal.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openraft_takes_every_timing_that_is_offered() {
+        for timing in [Timing::LOCAL, Timing::WIDE_AREA] {
+            if let Err(refused) = raft_config(timing, false) {
+                panic!("{timing:?}: {refused}");
+            }
+        }
+    }
 }

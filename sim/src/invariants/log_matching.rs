@@ -19,17 +19,20 @@ pub(super) struct Mirror {
     entries: BTreeMap<u64, EntryMark>,
     /// Entries from here on were not judged yet.
     changed_from: u64,
+    /// The last look found a log that goes on beyond the end of the one before: a snapshot came between.
+    replaced: bool,
 }
 
 impl Mirror {
     /// Takes over what has changed since the last look.
     pub(super) fn follow(&mut self, observation: &Observation, probe: &Probe) -> Holds {
         let last = observation.last.map(|last| last.index.0);
-        self.changed_from = u64::MAX;
+        (self.changed_from, self.replaced) = (u64::MAX, false);
         let Some(last) = last else {
             self.entries.clear();
             return Ok(());
         };
+        let known_last = self.entries.last_key_value().map(|(index, _)| *index);
         if self.entries.get(&last).is_some_and(|known| Some(known.log_id) == observation.last)
             && self.entries.last_key_value().is_some_and(|(index, _)| *index == last)
         {
@@ -49,10 +52,21 @@ impl Mirror {
         };
         self.entries.split_off(&from);
         self.changed_from = from;
+        // A log that a snapshot has emptied has a last position and no entry.
+        let first = found.first().map_or(last + 1, |first| first.log_id.index.0);
+        self.replaced = known_last.is_some_and(|known| first > known + 1);
+        if self.replaced {
+            self.entries.clear();
+        }
         for mark in found {
             self.entries.insert(mark.log_id.index.0, mark);
         }
         Ok(())
+    }
+
+    /// Whether a snapshot took the place of the log since the look before.
+    pub(super) fn was_replaced(&self) -> bool {
+        self.replaced
     }
 
     /// The mark at an index, if the log had it.

@@ -57,6 +57,7 @@ pub struct Invariants {
     state_hashes: StateHashes,
     broken: Vec<Broken>,
     looks: u64,
+    snapshots: u64,
 }
 
 impl Invariants {
@@ -91,6 +92,7 @@ impl Invariants {
         let before = self.nodes.remove(&number).filter(|_| !is_new_life);
         let mut mirror = before.map(|seen| seen.mirror).unwrap_or_default();
         let follows = mirror.follow(observation, probe);
+        self.snapshots += u64::from(mirror.was_replaced());
         self.nodes.insert(number, Seen { life, observation: *observation, state, mirror });
         follows?;
         let mirror = &self.nodes[&number].mirror;
@@ -123,6 +125,12 @@ impl Invariants {
     #[must_use]
     pub fn looks(&self) -> u64 {
         self.looks
+    }
+
+    /// Snapshots that took the place of a node's log, while it ran.
+    #[must_use]
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots
     }
 
     /// The largest index known to be committed anywhere, if there is one.

@@ -69,6 +69,21 @@ struct State {
     is_rotten: bool,
 }
 
+impl State {
+    /// Whether a process may end for this reason, after what was done to its disk.
+    fn allows(&self, failure: &Failure) -> bool {
+        match failure {
+            Failure::Disk(_) => self.disk_may_fail,
+            Failure::LogCorrupt(_) | Failure::StateCorrupt(_) => self.is_rotten,
+            // A storage error reaches openraft too, and whichever tells of it first is the reason.
+            Failure::Consensus(reason) => {
+                (self.disk_may_fail || self.is_rotten) && !reason.contains("protocol rule violated")
+            }
+            Failure::Config(_) | Failure::Identity(_) | Failure::Listen { .. } => false,
+        }
+    }
+}
+
 impl Machine {
     pub(super) fn new(number: usize, config: Config, fabric: Fabric, seed: u64) -> Machine {
         let state = State {
@@ -111,7 +126,7 @@ impl Machine {
         self.state.lock().deaths.clone()
     }
 
-    /// From now on, until the next start, the process may end because of its disk.
+    /// From now on, until this life of the disk ends, the process may end because of its disk.
     pub fn allow_disk_failure(&self) {
         self.state.lock().disk_may_fail = true;
     }
@@ -136,7 +151,6 @@ impl Machine {
             }
             state.life = Life::Starting;
             state.lives += 1;
-            state.disk_may_fail = false;
             state.lives
         };
         executor::note([1, u64::from(self.host.0), life], format_args!("start n{}", self.number));
@@ -167,15 +181,9 @@ impl Machine {
             return;
         }
         executor::note([2, u64::from(self.host.0), life], format_args!("n{} ends: {failure}", self.number));
+        let is_lawful = self.state.lock().allows(&failure);
         self.end(Stop::Kill);
         let mut state = self.state.lock();
-        let is_lawful = match &failure {
-            Failure::Disk(_) => state.disk_may_fail,
-            Failure::LogCorrupt(_) | Failure::StateCorrupt(_) => state.is_rotten,
-            // A storage error reaches openraft too, and whichever tells of it first is the reason.
-            Failure::Consensus(reason) => state.disk_may_fail && !reason.contains("protocol rule violated"),
-            Failure::Config(_) | Failure::Identity(_) | Failure::Listen { .. } => false,
-        };
         state.life = Life::Ended(failure.clone());
         state.deaths.push(Death { time: executor::true_time(), failure, is_lawful });
     }
@@ -204,5 +212,7 @@ impl Machine {
             Stop::Kill => self.disk.kill(),
             Stop::PowerCut => self.disk.crash(),
         }
+        // The disk's faults end with the life.
+        self.state.lock().disk_may_fail = false;
     }
 }

@@ -30,6 +30,9 @@ pub struct Shape {
     pub nodes: usize,
     /// Small retention: members that are away need a snapshot soon.
     pub forgets_soon: bool,
+    /// The first node has the settings of a wide area, and so a longer leader lease than the others, as in the middle of a
+    /// rolling change.
+    pub uneven_leases: bool,
 }
 
 impl World {
@@ -88,7 +91,7 @@ fn config(number: usize, shape: Shape) -> Config {
         client_urls: vec![format!("http://n{number}:2")],
         founders: (1..=shape.nodes).map(founder).collect(),
         peer_secret: None,
-        timing: Timing::LOCAL,
+        timing: if shape.uneven_leases && number == 1 { Timing::WIDE_AREA } else { Timing::LOCAL },
         checkpoint_interval: std::time::Duration::from_secs(3),
         retention,
         wal_segment_bytes: 4 << 20,

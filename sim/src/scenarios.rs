@@ -1,0 +1,122 @@
+//! Scenarios: what must go wrong for one counter-measure to matter. Each was found on openraft alone; with the
+//! counter-measure switched off, by its canary, some seed of the scenario must show it, and with it no seed may.
+
+use std::time::Duration;
+
+use ringfence_canary::Canary;
+
+use crate::run::Plan;
+use crate::schedule::{Fault, Step};
+use crate::world::{Shape, Stop};
+
+/// A situation that is brought about again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// The leader loses its followers while they restart: who forgets the leases that it granted elects another leader
+    /// while the old one still answers reads by its own.
+    RestartInsideLease,
+    /// A leader whose lease is longer than its followers' loses them: they elect another one before its lease ends.
+    UnevenLeases,
+    /// Leadership changes hands while disks are slow, and then the power fails everywhere: what was acknowledged to a new
+    /// leader before it was on disk is gone.
+    PowerCutAfterElection,
+    /// A leader restarts at once, again and again, with leadership being handed over in between.
+    RestartedLeader,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Scenario; 4] = [
+        Scenario::RestartInsideLease,
+        Scenario::UnevenLeases,
+        Scenario::PowerCutAfterElection,
+        Scenario::RestartedLeader,
+    ];
+
+    /// The name on command lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::RestartInsideLease => "restart-inside-lease",
+            Scenario::UnevenLeases => "uneven-leases",
+            Scenario::PowerCutAfterElection => "power-cut-after-election",
+            Scenario::RestartedLeader => "restarted-leader",
+        }
+    }
+
+    /// The scenario of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Scenario> {
+        Scenario::ALL.into_iter().find(|scenario| scenario.name() == name)
+    }
+
+    /// The counter-measure without which the scenario shows a violation, by the canary that switches it off.
+    #[must_use]
+    pub fn canary(self) -> Canary {
+        match self {
+            Scenario::RestartInsideLease => Canary::NoQuarantine,
+            Scenario::UnevenLeases => Canary::LeaseWithoutMargin,
+            Scenario::PowerCutAfterElection => Canary::VoteBeforeFlush,
+            Scenario::RestartedLeader => Canary::LeaderRestored,
+        }
+    }
+
+    /// A run of it: three nodes and many quick clients.
+    #[must_use]
+    pub fn plan(self, seed: u64, length: Duration) -> Plan {
+        let (every, round) = self.round();
+        let mut steps = Vec::new();
+        let mut begin = Duration::from_secs(1);
+        while begin + every <= length {
+            let moved = round.iter().map(|step| Step { at: begin + step.at, ..step.clone() });
+            steps.extend(moved);
+            begin += every;
+        }
+        let uneven_leases = self == Scenario::UnevenLeases;
+        Plan {
+            seed,
+            shape: Shape { nodes: 3, forgets_soon: false, uneven_leases },
+            clients: 16,
+            pause: Duration::from_millis(8),
+            steps,
+            length,
+            canaries: Vec::new(),
+        }
+    }
+
+    /// What happens once, and how often it does.
+    fn round(self) -> (Duration, Vec<Step>) {
+        let step = |at: u64, lasts: u64, fault: Fault| Step {
+            at: Duration::from_millis(at),
+            lasts: Duration::from_millis(lasts),
+            fault,
+        };
+        match self {
+            Scenario::RestartInsideLease => (
+                Duration::from_secs(4),
+                vec![step(0, 1_200, Fault::IsolateLeader), step(2, 5, Fault::StopFollowers(Stop::Kill))],
+            ),
+            Scenario::UnevenLeases => (
+                Duration::from_secs(6),
+                vec![step(0, 0, Fault::Transfer(Some(1))), step(1_500, 2_000, Fault::IsolateLeader)],
+            ),
+            Scenario::PowerCutAfterElection => {
+                let slow = (1..=3).map(|number| step(0, 3_000, Fault::SlowDisk(number, 20, 120)));
+                let changes = [
+                    step(1_000, 1_500, Fault::IsolateLeader),
+                    step(1_900, 50, Fault::StopFollowers(Stop::PowerCut)),
+                    step(2_600, 200, Fault::StopAll(Stop::PowerCut)),
+                ];
+                (Duration::from_secs(5), slow.chain(changes).collect())
+            }
+            Scenario::RestartedLeader => (
+                Duration::from_secs(3),
+                vec![
+                    step(0, 0, Fault::Transfer(None)),
+                    step(40, 10, Fault::StopLeader(Stop::Kill)),
+                    step(1_500, 10, Fault::StopLeader(Stop::Kill)),
+                ],
+            ),
+        }
+    }
+}

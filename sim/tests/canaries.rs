@@ -1,0 +1,69 @@
+//! The simulator must find what is wrong on purpose, or its silence proves nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ringfence_canary::Canary;
+use ringfence_sim::run::{Plan, run};
+use ringfence_sim::scenarios::Scenario;
+use ringfence_sim::schedule::Profile;
+
+/// The checks that found something, in the first seed that shows anything of `expected`.
+fn caught(canary: Canary, seeds: u64, expected: &[&str], plan: impl Fn(u64) -> Plan) -> BTreeSet<String> {
+    for seed in 1..=seeds {
+        let report = run(&Plan { canaries: vec![canary], ..plan(seed) }, None);
+        let found: BTreeSet<String> = report.findings.into_iter().map(|finding| finding.check).collect();
+        if expected.iter().any(|check| found.contains(*check)) {
+            return found;
+        }
+    }
+    panic!("{} sings in {seeds} seeds and nothing of {expected:?} notices", canary.name());
+}
+
+fn drawn(seed: u64) -> Plan {
+    Plan::draw(seed, Duration::from_secs(15), Profile { rot: false, ..Profile::LAWFUL })
+}
+
+#[test]
+fn a_sync_that_does_nothing_is_caught() {
+    caught(Canary::LyingSync, 8, &["durable-claims", "node-ended", "linearizable"], drawn);
+}
+
+#[test]
+fn a_vote_that_is_not_durable_is_caught() {
+    caught(Canary::VoteNotDurable, 8, &["durable-claims"], drawn);
+}
+
+#[test]
+fn a_read_without_a_barrier_is_caught() {
+    caught(Canary::LocalRead, 4, &["linearizable"], drawn);
+}
+
+#[test]
+fn a_compare_that_always_holds_is_caught() {
+    caught(Canary::CompareSkipped, 4, &["linearizable"], drawn);
+}
+
+#[test]
+fn a_torn_batch_taken_for_corruption_is_caught() {
+    caught(Canary::TornIsCorrupt, 30, &["node-ended"], drawn);
+}
+
+#[test]
+fn every_scenario_shows_what_its_counter_measure_is_for() {
+    for scenario in Scenario::ALL {
+        let expected =
+            ["linearizable", "one-leader", "leader-completeness", "committed-prefix", "durable-claims"];
+        caught(scenario.canary(), 20, &expected, |seed| scenario.plan(seed, Duration::from_secs(20)));
+    }
+}
+
+#[test]
+fn no_scenario_shows_anything_with_its_counter_measure() {
+    for scenario in Scenario::ALL {
+        for seed in 1..=4 {
+            let report = run(&scenario.plan(seed, Duration::from_secs(20)), None);
+            assert!(report.findings.is_empty(), "{}: {report}", scenario.name());
+        }
+    }
+}
