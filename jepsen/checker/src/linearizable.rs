@@ -90,7 +90,7 @@ fn find(
         match search(&register.steps, &mut budget.meter()) {
             Outcome::Linearizable => {}
             Outcome::Stuck(stuck) => {
-                broken.push(Broken { key: *key, operations: operations.as_slice(), register, stuck })
+                broken.push(Broken { key, operations: operations.as_slice(), register, stuck })
             }
             Outcome::Exhausted => undecided.push(*key),
         }
