@@ -59,6 +59,11 @@ pub(super) async fn send(
             tracing::info!("node {target} has installed the snapshot");
             Ok(SnapshotResponse { vote: codec::vote_from_wire(&vote) })
         }
+        refusal @ snapshot_reply::Body::Error(_) => {
+            // It has all chunks as they were read here, so what it finds wrong is wrong with the file.
+            shelf.discard(&file);
+            Err(unexpected(&refusal))
+        }
         other => Err(unexpected(&other)),
     }
 }

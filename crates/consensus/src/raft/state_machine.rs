@@ -183,6 +183,16 @@ impl Shelf {
         }
     }
 
+    /// Takes a file that a member found not to be whole off the shelf. It would be found rotten for as long as it is sent; the
+    /// next try makes another.
+    pub(crate) fn discard(&self, file: &SnapshotFile) {
+        let mut outgoing = self.outgoing.lock();
+        if outgoing.take_if(|outgoing| outgoing.file.id == file.id).is_some() {
+            self.gate.note_transfer(None);
+            self.remove(file);
+        }
+    }
+
     pub(crate) fn remove(&self, file: &SnapshotFile) {
         if let Err(error) = self.disk.remove(&file.name) {
             tracing::warn!("the snapshot file {} stays: {error}", file.name);
@@ -359,5 +369,31 @@ impl Shelf {
             }
             freed.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_disk::SimDisk;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_discarded_file_is_not_offered_again() {
+        let disk = SimDisk::new(3);
+        let directory = |name: &str| disk.subdirectory(name).expect("a fresh disk");
+        let store = Store::open(directory("state"), Default::default()).expect("a fresh state file");
+        let shelf = Shelf::new(Arc::new(store), directory("state"), Arc::default(), Failures::new());
+        let shelf = Arc::new(shelf.expect("a fresh disk"));
+        let offered = || shelf.outgoing.lock().as_ref().map(|outgoing| outgoing.file.clone());
+        shelf.make_file().await.expect("the disk works");
+        let first = offered().expect("it was just made");
+        shelf.make_file().await.expect("the disk works");
+        shelf.discard(&first);
+        let second = offered().expect("a newer file stays");
+        shelf.discard(&second);
+        assert!(offered().is_none());
+        let names = directory("state").list().expect("the disk works");
+        assert!(!names.iter().any(|name| name.contains(".snapshot")), "{names:?}");
     }
 }
