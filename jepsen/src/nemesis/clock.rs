@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
 use rand::RngExt as _;
+use rand::rngs::StdRng;
 
+use super::target::leader;
 use super::{Effect, Family, Healing, Nemesis, Strike};
 use crate::world::{Capability, NodeClock};
 
@@ -33,6 +35,13 @@ pub(super) const ALL: &[Nemesis] = &[
         "the same within 2 %, which leader leases are promised to bear",
     ),
     Nemesis::new(
+        "clock-rate-leader",
+        Family::Clock,
+        NEEDS,
+        slow_leader,
+        "the leader's clocks run 20 % too slowly, those of all others 20 % too fast",
+    ),
+    Nemesis::new(
         "wall-jump",
         Family::Clock,
         NEEDS,
@@ -47,7 +56,27 @@ fn clocks<'a>(strike: &Strike<'a>) -> Result<Vec<&'a NodeClock>> {
     (1..=world.nodes()).map(of).collect()
 }
 
+/// Each node gets another rate again and again, half of them at the edge, where most goes wrong.
 fn change_rates(strike: &mut Strike<'_>, ppm: i64) -> Result<Effect> {
+    rule_rates(strike, format!("±{} %", ppm / 10_000), |random, _| {
+        let edge = if random.random_bool(0.5) { ppm } else { -ppm };
+        if random.random_bool(0.5) { edge } else { random.random_range(-ppm..=ppm) }
+    })
+}
+
+/// The rates at which a leader trusts its lease longest, and the others wait for its end the shortest.
+fn slow_leader(strike: &mut Strike<'_>) -> Result<Effect> {
+    let old = leader(strike);
+    let detail = format!("n{old} -{} %, all others +{} %", HARD_PPM / 10_000, HARD_PPM / 10_000);
+    rule_rates(strike, detail, |_, node| if node == old { -HARD_PPM } else { HARD_PPM })
+}
+
+/// Sets each node's rate to what `rate_of` says, now and then anew, for as long as the strike lasts.
+fn rule_rates(
+    strike: &mut Strike<'_>,
+    detail: String,
+    mut rate_of: impl FnMut(&mut StdRng, usize) -> i64,
+) -> Result<Effect> {
     let clocks = clocks(strike)?;
     let heal = Healing(|| clocks.iter().for_each(|clock| clock.set_rate(0)));
     let before: Vec<(i64, u64)> =
@@ -55,11 +84,8 @@ fn change_rates(strike: &mut Strike<'_>, ppm: i64) -> Result<Effect> {
     let deadline = strike.deadline();
     let mut changes = 0;
     while strike.goes_on(deadline) {
-        for clock in &clocks {
-            // Half of them at the edge, where most goes wrong.
-            let edge = if strike.rng.random_bool(0.5) { ppm } else { -ppm };
-            let rate = if strike.rng.random_bool(0.5) { edge } else { strike.rng.random_range(-ppm..=ppm) };
-            clock.set_rate(rate);
+        for (index, clock) in clocks.iter().enumerate() {
+            clock.set_rate(rate_of(&mut strike.rng, index + 1));
         }
         changes += 1;
         strike.pause_within(RATE_KEPT);
@@ -75,7 +101,7 @@ fn change_rates(strike: &mut Strike<'_>, ppm: i64) -> Result<Effect> {
     drop(heal);
     Ok(Effect {
         nodes: (1..=clocks.len()).collect(),
-        detail: format!("±{} %, changed {changes} times", ppm / 10_000),
+        detail: format!("{detail}, set {changes} times"),
         healing,
         evidence: format!(
             "{reached} of {} nodes read wrong clocks, which gained {}",

@@ -1,20 +1,31 @@
-//! Power cuts: what was not synced is gone, but for what happened to be written back.
+//! Power cuts: what was not synced is gone, but for sectors that had reached the disk all the same.
+//!
+//! The kernel's cut takes everything that was not synced, or whole ranges of many pages. A disk tears finer than that, so the
+//! harness remembers what the files held, and afterwards gives back a random part of the sectors that were lost.
 
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
-use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::process::start;
 use super::target::Target;
 use super::{Effect, Family, Healing, Nemesis, Strike, named};
-use crate::world::{Capability, Keep, Loss};
+use crate::world::{Capability, Keep, World};
 
 const NEEDS: &[Capability] = &[Capability::Disk];
 /// How slow syncs are just before the cut, in milliseconds. A fast disk would nearly always be caught with nothing unsynced.
-const SLOW_SYNC: std::ops::RangeInclusive<u64> = 20..=80;
+const SLOW_SYNC: std::ops::RangeInclusive<u64> = 30..=120;
 /// For how long they are: some batches must be in between writing and syncing.
-const SLOW_TIME: Duration = Duration::from_millis(300);
+const SLOW_TIME: Duration = Duration::from_millis(400);
+/// What disks write whole.
+const SECTOR: usize = 512;
 
 /// All of this file.
 pub(super) const ALL: &[Nemesis] = &[
@@ -34,37 +45,136 @@ pub(super) const ALL: &[Nemesis] = &[
     ),
 ];
 
+/// The contents of a node's files.
+type Contents = BTreeMap<PathBuf, Vec<u8>>;
+
+/// Sectors that a power cut took, and those of them that were given back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tear {
+    lost: usize,
+    kept: usize,
+}
+
 fn cut(strike: &mut Strike<'_>, target: Target) -> Result<Effect> {
     let world = strike.world;
     let nodes = target.choose(strike);
-    let slow =
-        Healing(|| nodes.iter().filter_map(|node| world.syncs_of(*node)).for_each(|syncs| syncs.heal()));
-    for node in &nodes {
-        if let Some(syncs) = world.syncs_of(*node) {
-            syncs.delay(Duration::from_millis(strike.rng.random_range(SLOW_SYNC)));
-        }
-    }
-    strike.pause(SLOW_TIME);
-    let restart = Healing(|| nodes.iter().for_each(|node| start(world, *node)));
-    // In half of the cuts nothing unsynced survives, as with a disk whose cache is empty at once.
-    let share = if strike.rng.random_bool(0.5) { 0.0 } else { strike.rng.random_range(0.1..=0.9) };
-    world.cut_power(&nodes, Keep { share, seed: strike.rng.random() })?;
-    drop(slow);
+    let restart = Healing(|| nodes.iter().for_each(|node| revive(world, *node)));
+    slow_down(strike, &nodes);
+    // A process does not outlive its machine's power. All of them end first, so that all cuts are one moment.
+    world.kill_all(&nodes);
+    nodes.iter().filter_map(|node| world.syncs_of(*node)).for_each(|syncs| syncs.heal());
+    let before: Vec<Contents> = nodes.iter().map(|node| contents(world, *node)).collect::<Result<_>>()?;
+    world.cut_power(&nodes, Keep::NOTHING)?;
     strike.hold();
     let healing = world.clock().now();
-    let mut lost = Loss::default();
-    for node in &nodes {
-        let loss = world.restore_power(*node)?;
-        lost.files += loss.files;
-        lost.bytes += loss.bytes;
+    // In half of the cuts nothing unsynced survives, as with a disk whose cache is empty at once.
+    let share = if strike.rng.random_bool(0.5) { 0.0 } else { strike.rng.random_range(0.1..=0.9) };
+    let mut torn = Tear::default();
+    for (node, before) in nodes.iter().zip(&before) {
+        world.restore_power(*node)?;
+        let mut random = StdRng::seed_from_u64(strike.rng.random());
+        let tear = world.in_data_dir(*node, |directory| tear(directory, before, share, &mut random))??;
+        torn = Tear { lost: torn.lost + tear.lost, kept: torn.kept + tear.kept };
     }
     drop(restart);
     Ok(Effect {
-        detail: format!("{}, {:.0} % of what was unsynced kept", named(&nodes), share * 100.0),
+        detail: named(&nodes),
         nodes,
         healing,
-        evidence: format!("{} bytes in {} files were lost", lost.bytes, lost.files),
-        effective: lost.bytes > 0,
+        evidence: format!(
+            "the cut took the disks' witnesses, and {} sectors of the nodes' files, of which {} had been written all the same",
+            torn.lost, torn.kept
+        ),
+        // A cut that does not even take the witness is an error of the restoration.
+        effective: true,
         violation: None,
     })
+}
+
+/// Starts a node with its disk mounted anew: nothing is left of a cut then, even where a strike ended in its middle.
+fn revive(world: &World, node: usize) {
+    if !world.is_running(node)
+        && let Err(error) = world.restore_power(node)
+    {
+        eprintln!("n{node} gets no power: {error:#}");
+    }
+    start(world, node);
+}
+
+/// Makes syncs slow for a moment, where that can be done, so that the cut finds something unsynced.
+fn slow_down(strike: &mut Strike<'_>, nodes: &[usize]) {
+    let syncs: Vec<_> = nodes.iter().filter_map(|node| strike.world.syncs_of(*node)).collect();
+    for syncs in &syncs {
+        syncs.delay(Duration::from_millis(strike.rng.random_range(SLOW_SYNC)));
+    }
+    if !syncs.is_empty() {
+        strike.pause(SLOW_TIME);
+    }
+}
+
+/// All files of a stopped node, as the node saw them.
+fn contents(world: &World, node: usize) -> Result<Contents> {
+    let read = |directory: &Path| -> io::Result<Contents> {
+        let mut contents = Contents::new();
+        let mut waiting = vec![directory.to_path_buf()];
+        while let Some(folder) = waiting.pop() {
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                match path.is_dir() {
+                    true => waiting.push(path),
+                    false => drop(contents.insert(path.clone(), fs::read(&path)?)),
+                }
+            }
+        }
+        Ok(contents)
+    };
+    Ok(world.in_data_dir(node, read)??)
+}
+
+/// Gives back a share of the sectors that were lost of files that are still there.
+fn tear(directory: &Path, before: &Contents, share: f64, random: &mut StdRng) -> io::Result<Tear> {
+    let mut tear = Tear::default();
+    for (path, before) in before.iter().filter(|(path, _)| path.starts_with(directory)) {
+        let Ok(after) = fs::read(path) else {
+            tear.lost += before.len().div_ceil(SECTOR);
+            continue;
+        };
+        let file = File::options().write(true).open(path)?;
+        let sectors = before.chunks(SECTOR).zip(after.chunks(SECTOR));
+        tear.lost += before.len().saturating_sub(after.len()).div_ceil(SECTOR);
+        for (number, (was, is)) in sectors.enumerate().filter(|(_, (was, is))| was != is) {
+            tear.lost += 1;
+            if random.random_bool(share) && was.len() == is.len() {
+                file.write_all_at(was, (number * SECTOR) as u64)?;
+                tear.kept += 1;
+            }
+        }
+        file.sync_all()?;
+    }
+    Ok(tear)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tear_gives_back_some_sectors_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join("log");
+        let lost = 100..200;
+        let mut before = vec![1; 300 * SECTOR];
+        before[lost.start * SECTOR..lost.end * SECTOR].fill(2);
+        fs::write(&path, vec![1; 300 * SECTOR]).expect("the folder is writable");
+        let contents =
+            Contents::from([(path.clone(), before), (folder.path().join("gone"), vec![3; SECTOR + 1])]);
+        let torn =
+            tear(folder.path(), &contents, 0.4, &mut StdRng::seed_from_u64(1)).expect("it is writable");
+        assert_eq!(torn.lost, 102);
+        assert!((20..60).contains(&torn.kept), "{torn:?}");
+        let now = fs::read(&path).expect("the file is readable");
+        let new: Vec<usize> = (0..300).filter(|sector| now[sector * SECTOR] == 2).collect();
+        assert!(new.len() == torn.kept && new.iter().all(|sector| lost.contains(sector)), "{new:?}");
+        assert!(!folder.path().join("gone").exists());
+    }
 }

@@ -34,7 +34,7 @@ const BATCH_MAGIC: &[u8] = b"RFB1";
 const SEGMENT_MAGIC: &[u8] = b"RFWALSEG";
 /// Pages of the state file and of snapshots; one in so many is hit.
 const PAGE: usize = 4_096;
-const PAGE_SHARE: u32 = 4;
+pub(super) const PAGE_SHARE: u32 = 4;
 
 /// All of this file.
 pub(super) const ALL: &[Nemesis] = &[
@@ -137,35 +137,58 @@ fn state(strike: &mut Strike<'_>) -> Result<Effect> {
     let world = strike.world;
     let node = any(strike);
     let patients = stop(world, &[node]);
-    let seed = strike.rng.random();
-    let rotten = world
-        .in_data_dir(node, |directory| flip_pages(node, &directory.join("state/state.redb"), seed))??;
-    let mut answers = start_all(world, &[node]);
-    let begun = Instant::now();
-    // It may find out only when it reads what was hit.
-    while answers == [Answer::Serves] && begun.elapsed() < SERVING_MAX {
-        strike.pause(LOOK_INTERVAL);
-        answers = vec![answer(world, node)];
-    }
-    // A node that serves all the same is stopped before its log forgets anything that the old state file lacks. Its log stays
-    // as it is by then, and the state as it was is caught up from it.
-    world.kill(node);
+    let rotten = rot_state(strike, node, PAGE_SHARE)?;
+    let mut detail = rotten.detail.clone();
+    let mut serve = || -> Result<Answer> {
+        let answer = serve_rotten(strike, node);
+        if answer != Answer::Serves {
+            return Ok(answer);
+        }
+        // It has read nothing of what was hit. Now nothing is left that it could read.
+        let rest = rot_state(strike, node, 1)?;
+        detail = format!("{detail}, unnoticed; then {}", rest.detail);
+        Ok(serve_rotten(strike, node))
+    };
+    let answer = serve();
     strike.hold();
     let healing = world.clock().now();
+    // Its log stays as it is by now, and the state as it was is caught up from it.
     rotten.put_back(world)?;
     drop(patients);
-    let violation = match answers[0] {
+    let answer = answer?;
+    let violation = match answer {
         Answer::Ended(Some(STATE_CORRUPT)) | Answer::Serves => None,
         other => Some(format!("n{node} did not say that its state is corrupt: {other:?}")),
     };
     Ok(Effect {
         nodes: vec![node],
-        detail: rotten.detail,
+        detail,
         healing,
-        evidence: format!("with that, n{node}: {:?}", answers[0]),
-        effective: answers[0] != Answer::Serves,
+        evidence: format!("with that, n{node}: {answer:?}"),
+        effective: answer != Answer::Serves,
         violation,
     })
+}
+
+/// Flips bits in one of so many pages of a stopped node's state file.
+fn rot_state(strike: &mut Strike<'_>, node: usize, share: u32) -> Result<Rotten> {
+    let seed = strike.rng.random();
+    let rot = |directory: &Path| flip_pages(node, &directory.join("state/state.redb"), share, seed);
+    strike.world.in_data_dir(node, rot)?
+}
+
+/// Lets a node with a rotten state run until it finds out, but not so long that its log forgets anything that the old state
+/// file lacks. It does not run afterwards.
+fn serve_rotten(strike: &Strike<'_>, node: usize) -> Answer {
+    let world = strike.world;
+    let mut answer = start_all(world, &[node])[0];
+    let begun = Instant::now();
+    while answer == Answer::Serves && begun.elapsed() < SERVING_MAX {
+        std::thread::sleep(LOOK_INTERVAL);
+        answer = answer_of(world, node);
+    }
+    world.kill(node);
+    answer
 }
 
 /// Stops nodes whose files are going to rot. They run again when the result is dropped, and may end by themselves until then.
@@ -188,7 +211,7 @@ fn start_all(world: &World, nodes: &[usize]) -> Vec<Answer> {
     nodes.iter().for_each(|node| start(world, *node));
     let begun = Instant::now();
     loop {
-        let answers: Vec<Answer> = nodes.iter().map(|node| answer(world, *node)).collect();
+        let answers: Vec<Answer> = nodes.iter().map(|node| answer_of(world, *node)).collect();
         if !answers.contains(&Answer::Silent) || begun.elapsed() > ANSWER_MAX {
             return answers;
         }
@@ -196,7 +219,7 @@ fn start_all(world: &World, nodes: &[usize]) -> Vec<Answer> {
     }
 }
 
-fn answer(world: &World, node: usize) -> Answer {
+fn answer_of(world: &World, node: usize) -> Answer {
     if !world.is_running(node) {
         return Answer::Ended(last_exit(world, node));
     }
@@ -260,14 +283,14 @@ fn live_batches(segment: &[u8]) -> Vec<(usize, usize)> {
     batches
 }
 
-/// Flips a bit in a share of the pages of a file that hold something.
-pub(super) fn flip_pages(node: usize, path: &Path, seed: u64) -> Result<Rotten> {
+/// Flips a bit in one of so many pages of a file, of those that hold something.
+pub(super) fn flip_pages(node: usize, path: &Path, share: u32, seed: u64) -> Result<Rotten> {
     let mut random = StdRng::seed_from_u64(seed);
     let sound = fs::read(path)?;
     let mut places = Vec::new();
     for (number, page) in sound.chunks(PAGE).enumerate() {
         let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
-        if random.random_ratio(1, PAGE_SHARE)
+        if random.random_ratio(1, share)
             && let Some(at) = used.choose(&mut random)
         {
             places.push(number * PAGE + at);
@@ -318,12 +341,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         fs::write(folder.path().join("1"), segment()).expect("the folder is writable");
         for seed in 0..20 {
-            let (rotten, place) = rot_log(folder.path(), seed).expect("there are two batches");
-            assert!((512 + 56..512 + 156).contains(&place), "{place}");
+            let rotten = rot_log(1, folder.path(), seed).expect("there are two batches");
             let now = fs::read(&rotten.path).expect("the file is readable");
-            let bits: u32 =
-                now.iter().zip(&rotten.sound).map(|(now, sound)| (now ^ sound).count_ones()).sum();
-            assert_eq!(bits, 1);
+            let flipped: Vec<usize> = (0..now.len()).filter(|at| now[*at] != rotten.sound[*at]).collect();
+            assert!(matches!(flipped[..], [place] if (568..668).contains(&place)), "{flipped:?}");
+            assert_eq!((now[flipped[0]] ^ rotten.sound[flipped[0]]).count_ones(), 1);
             fs::write(&rotten.path, &rotten.sound).expect("the file is writable");
         }
     }

@@ -79,7 +79,7 @@ fn rot_first(strike: &mut Strike<'_>, makers: &[usize]) -> Result<(usize, String
         for maker in makers {
             let rotten = strike.world.in_data_dir(*maker, |directory| -> Result<Option<rot::Rotten>> {
                 match outgoing(&directory.join("state")) {
-                    Some(path) => Ok(Some(rot::flip_pages(*maker, &path, seed)?)),
+                    Some(path) => Ok(Some(rot::flip_pages(*maker, &path, rot::PAGE_SHARE, seed)?)),
                     None => Ok(None),
                 }
             })??;
