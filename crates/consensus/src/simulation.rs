@@ -98,12 +98,20 @@ impl Probe {
     /// # Errors
     /// As the disk's.
     pub fn entries(&self, from: u64, until: u64) -> std::io::Result<Vec<EntryMark>> {
-        let entries = self.log.log().read(from, until, usize::MAX).map_err(std::io::Error::other)?;
-        let mark = |entry: &ringfence_wal::Entry| {
-            let decoded = crate::raft::codec::decode_entry(&entry.data)?;
-            Ok(EntryMark { log_id: log_id_from_raft(&decoded.log_id), crc: crc32c::crc32c(&entry.data) })
-        };
-        entries.iter().map(mark).collect()
+        // The log answers nothing to a question that begins below it, and a part of the range at a time.
+        let from = from.max(self.log.log().first_index().unwrap_or(u64::MAX));
+        let mut marks: Vec<EntryMark> = Vec::new();
+        loop {
+            let next = marks.last().map_or(from, |mark| mark.log_id.index.0 + 1);
+            let entries = self.log.log().read(next, until, usize::MAX).map_err(std::io::Error::other)?;
+            if entries.is_empty() {
+                return Ok(marks);
+            }
+            for entry in &entries {
+                let log_id = log_id_from_raft(&crate::raft::codec::decode_entry(&entry.data)?.log_id);
+                marks.push(EntryMark { log_id, crc: crc32c::crc32c(&entry.data) });
+            }
+        }
     }
 
     /// The state that readers see; none before the first entry.

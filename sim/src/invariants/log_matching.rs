@@ -24,24 +24,24 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    /// Takes over what has changed since the last look.
-    pub(super) fn follow(&mut self, observation: &Observation, probe: &Probe) -> Holds {
+    /// Takes over what has changed since the last look. False where the log could not be read.
+    pub(super) fn follow(&mut self, observation: &Observation, probe: &Probe) -> bool {
         let last = observation.last.map(|last| last.index.0);
         (self.changed_from, self.replaced) = (u64::MAX, false);
         let Some(last) = last else {
             self.entries.clear();
-            return Ok(());
+            return true;
         };
         let known_last = self.entries.last_key_value().map(|(index, _)| *index);
         if self.entries.get(&last).is_some_and(|known| Some(known.log_id) == observation.last)
             && self.entries.last_key_value().is_some_and(|(index, _)| *index == last)
         {
-            return Ok(());
+            return true;
         }
         // What is known at the old end may have been replaced: look back until something known is found again.
         let mut from = self.entries.last_key_value().map_or(0, |(index, _)| (*index).min(last));
         let found = loop {
-            let Ok(found) = probe.entries(from, last + 1) else { return Ok(()) };
+            let Ok(found) = probe.entries(from, last + 1) else { return false };
             let agrees = found.first().is_none_or(|first| {
                 from == 0 || first.log_id.index.0 > from || self.entries.get(&from) == Some(first)
             });
@@ -61,7 +61,7 @@ impl Mirror {
         for mark in found {
             self.entries.insert(mark.log_id.index.0, mark);
         }
-        Ok(())
+        self.last() == observation.last || self.entries.is_empty()
     }
 
     /// Whether a snapshot took the place of the log since the look before.

@@ -43,6 +43,8 @@ struct Seen {
     observation: Observation,
     state: Option<StateMark>,
     mirror: Mirror,
+    /// Whether the mirror could follow: a disk may refuse a look into the log, and then the next one is made anyway.
+    is_complete: bool,
 }
 
 /// All invariants of one run, with what they remember.
@@ -68,7 +70,8 @@ impl Invariants {
         let shown = seen.and_then(|seen| seen.state);
         let is_shown = shown.map(|state| state.applied) == observation.applied;
         let state = if is_shown { shown } else { probe.state() };
-        if seen.is_some_and(|seen| seen.observation == observation && seen.state == state) {
+        if seen.is_some_and(|seen| seen.is_complete && seen.observation == observation && seen.state == state)
+        {
             return;
         }
         self.looks += 1;
@@ -91,10 +94,9 @@ impl Invariants {
         let is_new_life = self.nodes.get(&number).is_none_or(|seen| seen.life != life);
         let before = self.nodes.remove(&number).filter(|_| !is_new_life);
         let mut mirror = before.map(|seen| seen.mirror).unwrap_or_default();
-        let follows = mirror.follow(observation, probe);
+        let is_complete = mirror.follow(observation, probe);
         self.snapshots += u64::from(mirror.was_replaced());
-        self.nodes.insert(number, Seen { life, observation: *observation, state, mirror });
-        follows?;
+        self.nodes.insert(number, Seen { life, observation: *observation, state, mirror, is_complete });
         let mirror = &self.nodes[&number].mirror;
         self.one_leader.look(number, life, observation)?;
         self.log_matching.look(number, mirror)?;
