@@ -52,6 +52,8 @@ pub struct Order {
     pub storage: Storage,
     /// Canaries to arm, by name.
     pub canaries: Vec<String>,
+    /// More flags of `ringfence serve`; they win over the harness's own.
+    pub flags: Vec<String>,
     /// The run's directory.
     pub directory: PathBuf,
 }
@@ -179,7 +181,11 @@ fn plan(order: &Order, capabilities: &Capabilities) -> Result<Plan> {
         program: program?,
         shim,
         canaries: in_servers.into_iter().cloned().collect(),
-        flags: nemesis::NODE_FLAGS.map(str::to_owned).to_vec(),
+        flags: nemesis::NODE_FLAGS
+            .map(str::to_owned)
+            .into_iter()
+            .chain(order.flags.iter().cloned())
+            .collect(),
         storage: order.storage,
         seed: order.seed,
     })
@@ -188,10 +194,10 @@ fn plan(order: &Order, capabilities: &Capabilities) -> Result<Plan> {
 fn describe(order: &Order, capabilities: &Capabilities, program: &Path) -> Result<Run> {
     let output = std::process::Command::new(program).arg("--version").output();
     let output = output.with_context(|| format!("{} cannot be run", program.display()))?;
-    let options = match order.storage {
-        Storage::Disk => vec!["--storage disk".to_owned()],
-        Storage::Memory => Vec::new(),
-    };
+    let mut options: Vec<String> = order.flags.iter().map(|flag| format!("--serve={flag}")).collect();
+    if order.storage == Storage::Disk {
+        options.push("--storage=disk".to_owned());
+    }
     Ok(Run {
         workload: order.workload.clone(),
         nemeses: order.nemeses.clone(),

@@ -131,6 +131,7 @@ impl Soak {
             seed: u64::from(random.random::<u32>()),
             storage: self.storage,
             canaries: Vec::new(),
+            flags: Vec::new(),
             directory: PathBuf::new(),
         };
         Order { directory: self.directory.join(order.directory_name()), ..order }

@@ -77,6 +77,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<Exit> {
         seed: arguments.seed.unwrap_or_else(seed_of_the_time),
         storage: arguments.machine.storage.into(),
         canaries: arguments.canary,
+        flags: arguments.serve,
         directory: PathBuf::new(),
     };
     let directory = arguments.keep.unwrap_or_else(|| Path::new(RUNS).join(order.directory_name()));

@@ -67,6 +67,9 @@ struct RunArguments {
     /// A canary to arm; may be given several times.
     #[arg(long, value_name = "NAME")]
     canary: Vec<String>,
+    /// One more flag of `ringfence serve`: `--serve=--leader-lease=2s`; may be given several times.
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    serve: Vec<String>,
     /// The directory of the run [default: one of its own in `jepsen-runs`].
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
