@@ -7,7 +7,7 @@ use ringfence_canary::Canary;
 use ringfence_disk::Disk;
 use ringfence_store::Store;
 use ringfence_types::{Revision, limits};
-use ringfence_wal::Log;
+use ringfence_wal::{Log, WalError};
 
 use crate::api::{Config, Failure, Timing};
 use crate::failures::Failures;
@@ -80,7 +80,7 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     let identity = Arc::new(Identity::open(disk, config, found(&log, &store))?);
     let gate = Arc::new(Gate::default());
     let log = LogStore::start(log, gate.clone(), failures.clone()).map_err(disk_failed)?;
-    let (vote, last, committed) = log.positions().map_err(|error| Failure::LogCorrupt(error.to_string()))?;
+    let (vote, last, committed) = log.positions().map_err(unreadable_positions)?;
     let applied = store.applied().log_id.map(log_id_to_raft);
     let checkpointed = store.checkpointed().log_id.map(|log_id| log_id.index);
     gate.open(vote, last, committed, applied, checkpointed);
@@ -97,6 +97,14 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     // The canary votes and campaigns at once, as if nothing had been granted.
     let has_vote = vote.is_some() && !Canary::NoQuarantine.sings();
     Ok(Opened { identity, log, shelf: Arc::new(shelf), gate, has_vote })
+}
+
+/// What it means that the log's positions cannot be read: a disk that refuses is no damage.
+fn unreadable_positions(error: std::io::Error) -> Failure {
+    match error.downcast::<WalError>() {
+        Ok(error) => log_store::failure_of(&error),
+        Err(error) => Failure::LogCorrupt(error.to_string()),
+    }
 }
 
 /// What a data directory holds besides its identity.
@@ -158,5 +166,13 @@ mod tests {
                 panic!("{timing:?}: {refused}");
             }
         }
+    }
+
+    #[test]
+    fn a_disk_that_refuses_to_be_read_is_not_taken_for_damage() {
+        let refused = WalError::Io { doing: "reading a batch", source: std::io::Error::other("refused") };
+        assert!(matches!(unreadable_positions(std::io::Error::other(refused)), Failure::Disk(_)));
+        let malformed = std::io::Error::other("no vote");
+        assert!(matches!(unreadable_positions(malformed), Failure::LogCorrupt(_)));
     }
 }

@@ -30,10 +30,21 @@ impl CommittedPrefix {
         if is_new_life {
             *compared = 0;
         }
+        let Some(committed) = observation.committed else { return Ok(()) };
+        let index = committed.index.0;
+        if let Some(known) = self.entries.get(&index).filter(|known| known.log_id != committed) {
+            return broken(
+                RULE,
+                format!("{committed} is committed for n{number}, but {} was before", known.log_id),
+            );
+        }
+        // The news of a commit may come before the entry. And while a snapshot is installed, the log may still hold what the
+        // snapshot is going to replace: only what leads up to the committed entry is committed with it.
+        if mirror.get(index).is_none_or(|mark| mark.log_id != committed) {
+            return Ok(());
+        }
         let from = (*compared).max(mirror.first().unwrap_or(u64::MAX));
-        // The news of a commit may come before the entry.
-        let Some(committed) = observation.committed.min(mirror.last()) else { return Ok(()) };
-        for index in from..=committed.index.0 {
+        for index in from..=index {
             let Some(mark) = mirror.get(index) else { break };
             let known = self.entries.entry(index).or_insert(*mark);
             if known != mark {

@@ -52,10 +52,10 @@ impl Mirror {
         };
         self.entries.split_off(&from);
         self.changed_from = from;
-        // A log that a snapshot has emptied has a last position and no entry.
+        // What lay before the log's beginning is purged. A log that a snapshot has emptied has a last position and no entry.
         let first = found.first().map_or(last + 1, |first| first.log_id.index.0);
         self.replaced = known_last.is_some_and(|known| first > known + 1);
-        if self.replaced {
+        if first > from {
             self.entries.clear();
         }
         for mark in found {
