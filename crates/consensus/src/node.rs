@@ -430,13 +430,12 @@ impl Node {
     /// Writes a snapshot of the newest local state to a file.
     ///
     /// # Errors
-    /// As the disk's, and when the state does not match its running hash.
+    /// As the disk's, and when the state does not match its running hash; the node stops then.
     pub async fn write_snapshot(&self) -> Result<SnapshotFile, Failure> {
         let shelf = self.0.shelf.clone();
         let (_, name) = shelf.new_name("saved");
         let writing = move || {
-            let meta =
-                shelf.store.write_snapshot(&name).map_err(|error| state_machine::failure_of(&error))?;
+            let meta = shelf.write_verified(&name)?;
             let opened = shelf.disk().open(&name, ringfence_disk::Open::Existing);
             let file = opened.map_err(|error| Failure::Disk(error.to_string()))?;
             Ok(SnapshotFile { meta, file, name, shelf })

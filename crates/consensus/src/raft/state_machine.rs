@@ -129,12 +129,24 @@ impl Shelf {
         (id, format!("{kind}-{id:016x}.snapshot"))
     }
 
+    /// Writes a snapshot of the newest state to a file of this name. A state that does not match its running hash ends the
+    /// node: it would go on to answer with what nobody wrote.
+    pub(crate) fn write_verified(&self, name: &str) -> Result<ringfence_store::SnapshotMeta, Failure> {
+        self.store.write_snapshot(name).map_err(|error| {
+            let failure = failure_of(&error);
+            if matches!(failure, Failure::StateCorrupt(_)) {
+                self.failures.report(failure.clone());
+            }
+            failure
+        })
+    }
+
     /// Writes a snapshot of the newest state to a file of its own, off the executor's threads.
     pub(crate) async fn write_file(self: &Arc<Self>, kind: &str) -> Result<SnapshotFile, Failure> {
         let (id, name) = self.new_name(kind);
         let shelf = self.clone();
         let writing = move || -> Result<SnapshotFile, Failure> {
-            let written = shelf.store.write_snapshot(&name).map_err(|error| failure_of(&error))?;
+            let written = shelf.write_verified(&name)?;
             let disk_failed = |error: io::Error| Failure::Disk(error.to_string());
             let file = shelf.disk.open(&name, Open::Existing).map_err(disk_failed)?;
             let bytes = file.len().map_err(disk_failed)?;
