@@ -56,7 +56,7 @@ pub(super) const ALL: &[Nemesis] = &[
         "rot-state",
         Family::Disk,
         NEEDS,
-        |strike| state(strike),
+        state,
         "bits flip in a quarter of the pages of a stopped node's state file",
     ),
 ];
@@ -122,7 +122,7 @@ fn rot_logs(strike: &mut Strike<'_>, nodes: &[usize]) -> Result<Vec<Rotten>> {
         let seed = strike.rng.random();
         let rotting =
             strike.world.in_data_dir(*node, |directory| rot_log(*node, &directory.join("log"), seed));
-        match rotting.map_err(Into::into).flatten() {
+        match rotting.map_err(Into::into).and_then(|rotten| rotten) {
             Ok(file) => rotten.push(file),
             Err(error) => {
                 rotten.iter().try_for_each(|file| file.put_back(strike.world))?;
