@@ -2,11 +2,11 @@
 //!
 //! openraft never says that a quorum is lost (reference: openraft, section 3.7): a leader stays one for ever, and a follower
 //! goes on naming a leader that has long been silent. So this node measures both by its own clock: a leader the age of the
-//! newest message that a majority answered, a follower the time since it heard from its leader.
+//! newest message that a majority answered, a follower the time since it heard from a leader that has its majority.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -61,6 +61,8 @@ pub(crate) struct Authority {
     /// Nanoseconds on the runtime's clock, and the leader, of the last message of a leader.
     heard_at: AtomicU64,
     heard_from: AtomicU64,
+    /// Whether the leader said last that no majority answers it.
+    majority_lost: AtomicBool,
     /// When this node began to lead, in nanoseconds on the runtime's clock; 0 while it does not.
     leading_since: AtomicU64,
     standing: watch::Sender<Standing>,
@@ -103,6 +105,7 @@ impl Authority {
             started: rt::now(),
             heard_at: AtomicU64::new(0),
             heard_from: AtomicU64::new(0),
+            majority_lost: AtomicBool::new(false),
             leading_since: AtomicU64::new(0),
             standing: watch::Sender::new(standing),
             pending: AtomicUsize::new(0),
@@ -127,10 +130,21 @@ impl Authority {
         self.standing.subscribe()
     }
 
-    /// A message of a leader that has not been deposed has arrived.
-    pub(crate) fn heard_from_leader(&self, leader: NodeId) {
+    /// A message of a leader that has not been deposed has arrived. One that no majority answers proves nothing: it may have
+    /// been replaced, and can take no write either.
+    pub(crate) fn heard_from_leader(&self, leader: NodeId, no_majority: bool) {
+        self.majority_lost.store(no_majority, Ordering::Relaxed);
+        if no_majority {
+            return;
+        }
         self.heard_from.store(leader.0, Ordering::Relaxed);
         self.heard_at.store(rt::now().nanoseconds(), Ordering::Relaxed);
+    }
+
+    /// Whether this node leads, and no majority has answered it for a leader lease.
+    pub(crate) fn lacks_majority(&self) -> bool {
+        let standing = self.standing.borrow();
+        standing.role == Role::Leader && standing.read_only.is_some()
     }
 
     /// Admits a write, if there is room for it.
@@ -288,11 +302,18 @@ impl Authority {
         if leader.is_some() || age <= self.patience() {
             return (role, leader, None, age);
         }
-        let heard = match members.get(&heard_from) {
-            Some(last) => format!("it last heard from {}", last.name),
-            None => "it has heard from none since it started".to_owned(),
+        let reason = match members.get(&heard_from) {
+            Some(leader) if self.majority_lost.load(Ordering::Relaxed) => {
+                format!("no majority answers {}, which this node follows", leader.name)
+            }
+            Some(last) => format!(
+                "this node hears from no leader (it last heard from {}), and cannot win an election",
+                last.name
+            ),
+            None => {
+                "this node has heard from no leader since it started, and cannot win an election".to_owned()
+            }
         };
-        let reason = format!("this node hears from no leader ({heard}), and cannot win an election");
         let since = heard_at + self.timing.leader_lease;
         (role, None, Some(Silence { since, reason }), age)
     }

@@ -103,8 +103,8 @@ impl Node {
         if let Err(error) = recovery::warm(&opened.log, &opened.shelf.store).await {
             tracing::debug!("reading ahead of the replay: {error}");
         }
-        let raft = start_raft(&config, &opened, links.clone()).await?;
         let authority = Arc::new(Authority::new(opened.identity.node_id(), config.timing));
+        let raft = start_raft(&config, &opened, links.clone(), authority.clone()).await?;
         let (reads, questions) = Reads::new();
         let (proposer, writes) = Proposer::new(authority.clone());
         let node = Node(Arc::new(Parts {

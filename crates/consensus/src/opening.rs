@@ -10,6 +10,7 @@ use ringfence_types::{Revision, limits};
 use ringfence_wal::{Log, WalError};
 
 use crate::api::{Config, Failure, Timing};
+use crate::authority::Authority;
 use crate::failures::Failures;
 use crate::identity::{Found, Identity};
 use crate::net::{Links, PeerNetworkFactory};
@@ -145,9 +146,14 @@ fn raft_config(timing: Timing, has_vote: bool) -> Result<openraft::Config, Failu
 }
 
 /// Starts openraft over what was opened.
-pub(crate) async fn start_raft(config: &Config, opened: &Opened, links: Arc<Links>) -> Result<Raft, Failure> {
+pub(crate) async fn start_raft(
+    config: &Config,
+    opened: &Opened,
+    links: Arc<Links>,
+    authority: Arc<Authority>,
+) -> Result<Raft, Failure> {
     let raft_config = raft_config(config.timing, opened.has_vote)?;
-    let factory = PeerNetworkFactory { links, shelf: opened.shelf.clone() };
+    let factory = PeerNetworkFactory { links, shelf: opened.shelf.clone(), authority };
     let machine = StateMachine(opened.shelf.clone());
     let node = opened.identity.node_id().0;
     Raft::new(node, Arc::new(raft_config), factory, opened.log.clone(), machine)

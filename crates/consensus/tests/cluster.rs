@@ -46,9 +46,15 @@ impl Fabric {
     }
 
     fn isolate(&self, address: &str) {
+        self.separate(&[address.to_owned()]);
+    }
+
+    /// Cuts these off from all others.
+    fn separate(&self, some: &[String]) {
         let others: Vec<String> =
-            self.mailboxes.lock().keys().filter(|other| *other != address).cloned().collect();
-        self.cut.lock().extend(others.into_iter().map(|other| (address.to_owned(), other)));
+            self.mailboxes.lock().keys().filter(|other| !some.contains(other)).cloned().collect();
+        let pairs = some.iter().flat_map(|one| others.iter().map(|other| (one.clone(), other.clone())));
+        self.cut.lock().extend(pairs);
     }
 
     fn heal(&self) {
@@ -268,6 +274,29 @@ async fn a_leader_cut_off_turns_read_only_and_the_majority_goes_on() {
         assert_eq!(get(node, "k").await, Ok(Some("after".to_owned())));
     }
     assert_eq!(cluster.nodes[old].status().role, Role::Follower);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_cut_off_together_with_its_leader_turns_read_only_too() {
+    let cluster = Cluster::start(5).await;
+    let leader = cluster.leader(&[0, 1, 2, 3, 4]).await;
+    let follower = (leader + 1) % 5;
+    cluster.fabric.separate(&[address(leader), address(follower)]);
+
+    for attempt in 0.. {
+        match cluster.nodes[follower].status().read_only {
+            Some(told) if told.reason.contains("no majority answers") => break,
+            seen => assert!(attempt < 1_000, "after 10 s: {seen:?}"),
+        }
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = cluster.nodes[follower].propose(&put("k", "never"), deadline(5)).await;
+    assert!(refused.as_ref().is_err_and(ProposeError::is_definite), "{refused:?}");
+
+    cluster.fabric.heal();
+    cluster.leader(&[0, 1, 2, 3, 4]).await;
+    cluster.nodes[follower].propose(&put("k", "after"), deadline(5)).await.expect("a leader").expect("a put");
+    assert_eq!(cluster.nodes[follower].status().read_only, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -164,6 +164,7 @@ pub(super) fn to_wire(request: &AppendEntriesRequest<TypeConfig>) -> wire::Appen
         prev_log_id: request.prev_log_id.as_ref().map(codec::log_id_to_wire),
         leader_commit: request.leader_commit.as_ref().map(codec::log_id_to_wire),
         entries: request.entries.iter().map(codec::encode_entry).collect(),
+        no_majority: false,
     }
 }
 

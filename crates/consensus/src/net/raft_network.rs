@@ -21,6 +21,7 @@ use super::links::Links;
 use super::mux::CallError;
 use super::pipeline::{self, Pipeline};
 use super::snapshot;
+use crate::authority::Authority;
 use crate::raft::codec;
 use crate::raft::state_machine::{Shelf, SnapshotHandle};
 use crate::raft::types::{PeerNode, RaftVote, TypeConfig};
@@ -33,12 +34,14 @@ const BACKOFF: Duration = Duration::from_millis(50);
 pub(crate) struct PeerNetworkFactory {
     pub(crate) links: Arc<Links>,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) authority: Arc<Authority>,
 }
 
 /// One of openraft's clients for one peer.
 pub(crate) struct PeerNetwork {
     links: Arc<Links>,
     shelf: Arc<Shelf>,
+    authority: Arc<Authority>,
     target: NodeId,
     address: String,
     /// Whether appends go through the pipelined channel; heartbeats take the control channel.
@@ -65,6 +68,7 @@ impl PeerNetworkFactory {
         PeerNetwork {
             links: self.links.clone(),
             shelf: self.shelf.clone(),
+            authority: self.authority.clone(),
             target: NodeId(target),
             address: node.address.clone(),
             pipelined,
@@ -125,7 +129,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
         let sent_last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
-        let body = request::Body::Heartbeat(pipeline::to_wire(&rpc));
+        let mut heartbeat = pipeline::to_wire(&rpc);
+        heartbeat.no_majority = self.authority.lacks_majority();
+        let body = request::Body::Heartbeat(heartbeat);
         let reply::Body::Heartbeat(reply) = self.ask(body, &option).await? else {
             return Err(wrong_answer());
         };

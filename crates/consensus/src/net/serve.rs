@@ -131,15 +131,21 @@ async fn heartbeat(door: &Door, request: &wire::AppendRequest) -> Result<reply::
         }
         _ => response.into_stream_result(prev, last),
     };
-    door.heard(&vote, &result);
+    door.heard(&vote, &result, request.no_majority);
     Ok(reply::Body::Heartbeat(pipeline::result_to_wire(&result)))
 }
 
 impl Door {
     /// Remembers that the leader of `vote` was heard from, unless it has been deposed.
-    pub(super) fn heard(&self, vote: &RaftVote, result: &openraft::raft::StreamAppendResult<TypeConfig>) {
+    pub(super) fn heard(
+        &self,
+        vote: &RaftVote,
+        result: &openraft::raft::StreamAppendResult<TypeConfig>,
+        no_majority: bool,
+    ) {
         if !matches!(result, Err(openraft::raft::StreamAppendError::HigherVote(_))) {
-            self.authority.heard_from_leader(ringfence_types::NodeId(vote.leader_id.node_id));
+            let leader = ringfence_types::NodeId(vote.leader_id.node_id);
+            self.authority.heard_from_leader(leader, no_majority);
         }
     }
 

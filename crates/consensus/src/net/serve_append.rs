@@ -45,7 +45,8 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
                 let vote = votes.lock().pop_front().expect("an answer follows its request");
                 let reply = match ready {
                     Ok(result) => {
-                        door.heard(&vote, &result);
+                        // Entries come from leaders that took writes, which takes a majority.
+                        door.heard(&vote, &result, false);
                         pipeline::result_to_wire(&result)
                     }
                     Err(fatal) => AppendReply { reply: Some(append_reply::Reply::Error(fatal.to_string())) },
