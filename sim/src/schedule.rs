@@ -140,7 +140,7 @@ impl Draws {
     }
 
     fn coin(&mut self) -> bool {
-        self.rng.next_u64() % 2 == 0
+        self.rng.next_u64().is_multiple_of(2)
     }
 
     fn node(&mut self) -> usize {
