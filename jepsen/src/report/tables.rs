@@ -29,30 +29,29 @@ pub(super) fn findings(findings: &[Finding]) -> String {
     format!("<section><h2>Checks</h2><table class=\"findings\">{rows}</table></section>")
 }
 
-/// Each violation with its counterexample; nothing where there is none.
+/// What the bars of a counterexample mean.
+const BARS_LEGEND: &str = "<p class=\"legend\"><span class=\"key ok\">done</span>\
+    <span class=\"key info\">nobody can tell whether it was done</span><span class=\"key fail\">surely not done</span>\
+    <span class=\"key culprit\">cannot be explained</span><span>Moments are in order, not to scale.</span></p>";
+
+/// Each violation with its counterexample, or its sentence where it is not one of single operations; nothing where there is
+/// none.
 pub(super) fn violations(findings: &[Finding], faults: &[Fault]) -> String {
-    let shown: String = findings
-        .iter()
-        .filter(|finding| finding.verdict == Verdict::Violation)
-        .filter_map(|finding| Some((finding, finding.counterexample.as_ref()?)))
-        .map(|(finding, example)| {
-            format!(
-                "<article><h3>{}</h3><p>{}</p>{}</article>",
-                escape(&finding.check),
-                escape(&example.explanation),
-                counterexample::draw(example, faults)
-            )
-        })
-        .collect();
+    let violations = || findings.iter().filter(|finding| finding.verdict == Verdict::Violation);
+    let shown: String = violations().map(|finding| violation(finding, faults)).collect();
     if shown.is_empty() {
         return shown;
     }
-    format!(
-        "<section class=\"violations\"><h2>What went wrong</h2>{shown}\
-         <p class=\"legend\"><span class=\"key ok\">done</span><span class=\"key info\">nobody can tell whether it was done</span>\
-         <span class=\"key fail\">surely not done</span><span class=\"key culprit\">cannot be explained</span>\
-         <span>Moments are in order, not to scale.</span></p></section>"
-    )
+    let legend = if violations().any(|finding| finding.counterexample.is_some()) { BARS_LEGEND } else { "" };
+    format!("<section class=\"violations\"><h2>What went wrong</h2>{shown}{legend}</section>")
+}
+
+fn violation(finding: &Finding, faults: &[Fault]) -> String {
+    let (told, picture) = match &finding.counterexample {
+        Some(example) => (&example.explanation, counterexample::draw(example, faults)),
+        None => (&finding.summary, String::new()),
+    };
+    format!("<article><h3>{}</h3><p>{}</p>{picture}</article>", escape(&finding.check), escape(told))
 }
 
 /// The faults with their evidence.
