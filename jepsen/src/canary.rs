@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use ringfence_checker::{Finding, Verdict};
 
+use crate::load::PROCESSES;
+use crate::nemesis::Schedule;
 use crate::run::{self, Order, Outcome, RETRYING_CLIENTS, Watcher};
 use crate::world::{Capabilities, Storage};
 
@@ -30,6 +32,8 @@ pub struct Trap {
     pub nodes: usize,
     /// Operations a second.
     pub rate: u64,
+    /// How many operations may be under way at once.
+    pub processes: u16,
     /// More flags of `ringfence serve`.
     pub flags: &'static [&'static str],
     /// The findings that may catch it. Others prove nothing about the canary.
@@ -48,6 +52,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 25,
         nodes: 3,
         rate: 300,
+        processes: PROCESSES,
         flags: &[],
         caught_by: &["linearizable", "revisions", "exits", "hashes-equal", "healthy-at-end"],
     },
@@ -58,6 +63,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 20,
         nodes: 3,
         rate: 300,
+        processes: PROCESSES,
         flags: &[],
         caught_by: VALUES,
     },
@@ -65,12 +71,13 @@ pub const TRAPS: &[Trap] = &[
         canary: "lease-without-margin",
         workload: "register",
         // A margin matters only where the old leader's clock runs slower than those of the others. A long lease makes the time
-        // between the others' election and its end long; few operations leave clients free to read then, while others
-        // wait for writes through the old leader.
+        // between the others' election and its end long; so many processes leave some free to read through the old leader
+        // then, while others wait for their writes.
         nemeses: &["clock-rate-leader+partition-leader"],
-        seconds: 60,
+        seconds: 24,
         nodes: 3,
-        rate: 40,
+        rate: 150,
+        processes: 240,
         flags: &["--leader-lease=1600ms"],
         caught_by: VALUES,
     },
@@ -81,6 +88,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 40,
         nodes: 3,
         rate: 300,
+        processes: PROCESSES,
         flags: &[],
         caught_by: &["one-leader", "terms-grow", "linearizable", "revisions", "exits"],
     },
@@ -91,6 +99,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 8,
         nodes: 3,
         rate: 300,
+        processes: PROCESSES,
         flags: &[],
         caught_by: &["counter", "revisions"],
     },
@@ -102,6 +111,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 30,
         nodes: 3,
         rate: 500,
+        processes: PROCESSES,
         flags: &[],
         caught_by: VALUES,
     },
@@ -112,6 +122,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 15,
         nodes: 3,
         rate: 200,
+        processes: PROCESSES,
         flags: &[],
         // A node whose rows do not match its hash ends when it finds out, which is when it makes a snapshot.
         caught_by: &["exits"],
@@ -123,6 +134,7 @@ pub const TRAPS: &[Trap] = &[
         seconds: 40,
         nodes: 3,
         rate: 500,
+        processes: PROCESSES,
         flags: &[],
         caught_by: &["exits", "healthy-at-end"],
     },
@@ -133,10 +145,25 @@ pub const TRAPS: &[Trap] = &[
         seconds: 30,
         nodes: 3,
         rate: 300,
+        processes: PROCESSES,
         flags: &[],
         caught_by: &["linearizable", "revisions", "fault-answers", "exits", "hashes-equal"],
     },
 ];
+
+impl Trap {
+    /// Whether this machine can do what the trap needs.
+    ///
+    /// # Errors
+    /// Says what it cannot do.
+    pub fn can_be_set(&self, capabilities: &Capabilities) -> Result<()> {
+        Schedule::new(&self.nemesis_names(), 0, capabilities).map(drop)
+    }
+
+    fn nemesis_names(&self) -> Vec<String> {
+        self.nemeses.iter().map(|name| (*name).to_owned()).collect()
+    }
+}
 
 /// What came of a canary.
 #[derive(Debug, Clone)]
@@ -202,10 +229,11 @@ pub fn catch(
 fn order(trap: &Trap, directory: &Path, seed: u64) -> Order {
     Order {
         workload: trap.workload.to_owned(),
-        nemeses: trap.nemeses.iter().map(|name| (*name).to_owned()).collect(),
+        nemeses: trap.nemesis_names(),
         nodes: trap.nodes,
         time: Duration::from_secs(trap.seconds),
         rate: trap.rate,
+        processes: trap.processes,
         seed,
         storage: Storage::Memory,
         canaries: vec![trap.canary.to_owned()],
@@ -226,7 +254,7 @@ fn caught<'o>(trap: &Trap, outcome: &'o Outcome) -> Option<&'o Finding> {
 mod tests {
     use ringfence_canary::Canary;
 
-    use super::{RETRYING_CLIENTS, TRAPS, traps};
+    use super::{Capabilities, RETRYING_CLIENTS, TRAPS, traps};
     use crate::{nemesis, workload};
 
     #[test]
@@ -243,6 +271,15 @@ mod tests {
             }
             assert!(!trap.caught_by.is_empty());
         }
+    }
+
+    #[test]
+    fn a_trap_that_the_machine_cannot_set_says_what_it_lacks() {
+        let nothing = Capabilities::none("this is a test");
+        let trap = |name: &str| traps(&[name.to_owned()]).expect("there is one")[0];
+        trap("compare-skipped").can_be_set(&nothing).expect("it needs nothing");
+        let error = trap("local-read").can_be_set(&nothing).expect_err("it cuts links").to_string();
+        assert!(error.contains("network") && error.contains("this is a test"), "{error}");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Order {
     pub time: Duration,
     /// Operations a second.
     pub rate: u64,
+    /// How many operations may be under way at once. Where a cut makes many wait, few processes are free for others.
+    pub processes: u16,
     /// Everything random is drawn from this.
     pub seed: u64,
     /// Where nodes' disks are.
@@ -198,6 +200,9 @@ fn describe(order: &Order, capabilities: &Capabilities, program: &Path) -> Resul
     if order.storage == Storage::Disk {
         options.push("--storage=disk".to_owned());
     }
+    if order.processes != load::PROCESSES {
+        options.push(format!("--processes={}", order.processes));
+    }
     Ok(Run {
         workload: order.workload.clone(),
         nemeses: order.nemeses.clone(),
@@ -221,7 +226,8 @@ fn start_load(
 ) -> Result<Load> {
     let addresses = (1..=world.nodes()).map(|node| world.client_address(node)).collect();
     let retry_indefinite = order.canaries.iter().any(|name| name == RETRYING_CLIENTS);
-    let options = load::Options { retry_indefinite, ..load::Options::new(order.rate, order.seed, program) };
+    let usual = load::Options::new(order.rate, order.seed, program);
+    let options = load::Options { retry_indefinite, processes: order.processes, ..usual };
     let sink = order.directory.join(directory::HISTORY);
     Load::start(
         world.client_place(),

@@ -12,6 +12,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use ringfence_checker::Verdict;
 
+use crate::load;
 use crate::nemesis::{self, Nemesis};
 use crate::run::{self, Order, Outcome, Watcher};
 use crate::workload;
@@ -127,6 +128,7 @@ impl Soak {
             nodes: self.nodes,
             time: Duration::from_secs(random.random_range(RUN_SECONDS)),
             rate: self.rate,
+            processes: load::PROCESSES,
             // Seeds are typed by people, so they are not as long as they could be.
             seed: u64::from(random.random::<u32>()),
             storage: self.storage,

@@ -74,6 +74,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<Exit> {
         nodes: arguments.nodes.into(),
         time: arguments.time,
         rate: arguments.rate,
+        processes: arguments.processes,
         seed: arguments.seed.unwrap_or_else(seed_of_the_time),
         storage: arguments.machine.storage.into(),
         canaries: arguments.canary,
@@ -162,11 +163,16 @@ pub(super) fn canary(arguments: &CanaryArguments) -> Result<Exit> {
     let capabilities = capabilities(&arguments.machine)?;
     let traps = canary::traps(&arguments.names)?;
     let seed = arguments.seed.unwrap_or_else(seed_of_the_time);
-    let directory = Path::new(RUNS).join(format!("{}-canary", Moment::now().file_name()));
+    let usual = || Path::new(RUNS).join(format!("{}-canary", Moment::now().file_name()));
+    let directory = arguments.keep.clone().unwrap_or_else(usual);
     stop::listen()?;
     let progress = Progress::new(None);
     let mut catches = Vec::new();
     for trap in traps {
+        if let Err(why) = trap.can_be_set(&capabilities) {
+            println!("{} is left out: {why:#}", trap.canary);
+            continue;
+        }
         let caught =
             canary::catch(trap, &directory, seed, &capabilities, &STOP, &|glimpse| progress.show(glimpse));
         progress.clear();
@@ -178,8 +184,11 @@ pub(super) fn canary(arguments: &CanaryArguments) -> Result<Exit> {
     }
     let rows: Vec<[String; 5]> = catches.iter().map(canary_cells).collect();
     print!("{}", table(["CANARY", "CAUGHT", "TRIES", "BY", "REPORT"], &rows));
-    let all = catches.iter().all(|caught| caught.finding.is_some());
-    Ok(if all { Exit::Good } else { Exit::Violation })
+    Ok(match &catches[..] {
+        [] => Exit::Unknown,
+        some if some.iter().all(|caught| caught.finding.is_some()) => Exit::Good,
+        _ => Exit::Violation,
+    })
 }
 
 /// What this machine can do, which must be all that is required.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_checker::Verdict;
+use ringfence_jepsen::load::PROCESSES;
 use ringfence_jepsen::world::Storage;
 
 /// Runs a cluster of real servers under real faults, and judges what its clients saw.
@@ -61,6 +62,9 @@ struct RunArguments {
     /// Operations a second, offered whatever the cluster does.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
+    /// How many operations may be under way at once.
+    #[arg(long, default_value_t = PROCESSES, value_parser = clap::value_parser!(u16).range(1..))]
+    processes: u16,
     /// What everything random is drawn from [default: the time].
     #[arg(long)]
     seed: Option<u64>,
@@ -105,6 +109,9 @@ struct CanaryArguments {
     /// The seed of each one's first try [default: the time].
     #[arg(long)]
     seed: Option<u64>,
+    /// The directory of all tries [default: one of its own in `jepsen-runs`].
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArguments,
 }

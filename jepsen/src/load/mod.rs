@@ -32,6 +32,8 @@ use crate::world::{Clock, Place};
 use process::{Makings, Numbers, Pool, Process};
 use recorder::{Counts, Recorder};
 
+/// How many operations may be under way at once, if nobody says otherwise.
+pub const PROCESSES: u16 = 48;
 /// An operation that begins this much after its time is counted as late.
 const LATE: Duration = Duration::from_millis(20);
 /// How long the founding of a workload is tried.
@@ -47,7 +49,7 @@ pub struct Options {
     /// What is done, when and by whom is drawn from it.
     pub seed: u64,
     /// How many operations may be under way at once, those of the command line aside.
-    pub processes: usize,
+    pub processes: u16,
     /// The kinds of clients.
     pub kinds: Vec<Kind>,
     /// Longest that an operation may take; the command line gets some seconds more, for its own start.
@@ -59,13 +61,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// All kinds of clients, 48 processes, two seconds for each operation.
+    /// All kinds of clients, [`PROCESSES`], two seconds for each operation.
     #[must_use]
     pub fn new(rate: u64, seed: u64, program: PathBuf) -> Options {
         Options {
             rate,
             seed,
-            processes: 48,
+            processes: PROCESSES,
             kinds: Kind::ALL.to_vec(),
             timeout: Duration::from_secs(2),
             program,
@@ -245,7 +247,7 @@ impl Loader {
     ) -> anyhow::Result<JoinSet<Ended>> {
         let Options { rate, processes, kinds, seed, .. } = &self.options;
         let mut rng = StdRng::seed_from_u64(seed ^ 0x6c6f_6164);
-        let mut pool = Pool::new(&self.makings, kinds, *processes, &self.numbers).await?;
+        let mut pool = Pool::new(&self.makings, kinds, usize::from(*processes), &self.numbers).await?;
         let mut busy: JoinSet<Ended> = JoinSet::new();
         let mut due = Instant::now();
         loop {
