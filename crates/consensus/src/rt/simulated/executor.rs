@@ -29,10 +29,12 @@ const ROOT: TaskId = 0;
 /// True time in nanoseconds, and a number that tells timers of one moment apart.
 pub(super) type TimerKey = (u64, u64);
 
+type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 struct Task {
     host: Host,
     /// Empty while it is polled.
-    future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    future: Option<TaskFuture>,
     waker: Arc<TaskWaker>,
 }
 
@@ -236,8 +238,10 @@ fn drop_tasks(which: impl Fn(Host) -> bool) {
     loop {
         let dead: Vec<(Host, Task)> = EXECUTOR.with_borrow_mut(|executor| {
             let Some(executor) = executor else { return Vec::new() };
-            let dead = executor.tasks.extract_if(.., |_, task| which(task.host));
-            dead.map(|(_, task)| (task.host, task)).collect()
+            let ids: Vec<TaskId> =
+                executor.tasks.iter().filter(|(_, task)| which(task.host)).map(|(id, _)| *id).collect();
+            let dead = ids.into_iter().filter_map(|id| executor.tasks.remove(&id));
+            dead.map(|task| (task.host, task)).collect()
         });
         if dead.is_empty() {
             return;
@@ -249,10 +253,7 @@ fn drop_tasks(which: impl Fn(Host) -> bool) {
 }
 
 impl Executor {
-    fn begin_step(
-        &mut self,
-        id: TaskId,
-    ) -> Option<(Host, Pin<Box<dyn Future<Output = ()> + Send>>, Arc<TaskWaker>)> {
+    fn begin_step(&mut self, id: TaskId) -> Option<(Host, TaskFuture, Arc<TaskWaker>)> {
         let task = self.tasks.get_mut(&id)?;
         let host = task.host;
         if let Some(state) = self.hosts.get_mut(&host).filter(|state| state.suspended) {
@@ -373,9 +374,12 @@ pub fn set_rate(host: Host, ppm: i64) {
         let time = executor.time;
         executor.hosts.entry(host).or_default().clock.set_rate(time, ppm);
         // Timers were set by the old rate: whoever waits looks again.
-        for (_, (_, waker)) in executor.timers.extract_if(.., |_, (of, _)| *of == host) {
-            waker.wake();
-        }
+        executor.timers.retain(|_, (of, waker)| {
+            if *of == host {
+                waker.wake_by_ref();
+            }
+            *of != host
+        });
     });
 }
 
