@@ -183,7 +183,13 @@ fn serve_rotten(strike: &Strike<'_>, node: usize) -> Answer {
     let world = strike.world;
     let mut answer = start_all(world, &[node])[0];
     let begun = Instant::now();
-    while answer == Answer::Serves && begun.elapsed() < SERVING_MAX {
+    // One that falls silent may be about to end: what ails it shows in its exit code alone.
+    let is_open = |answer: Answer| match answer {
+        Answer::Serves => begun.elapsed() < SERVING_MAX,
+        Answer::Silent => begun.elapsed() < ANSWER_MAX,
+        Answer::Ended(_) => false,
+    };
+    while is_open(answer) {
         std::thread::sleep(LOOK_INTERVAL);
         answer = answer_of(world, node);
     }
