@@ -99,6 +99,11 @@ fn one_way(strike: &mut Strike<'_>) -> Result<Effect> {
 
 fn bridge(strike: &mut Strike<'_>) -> Result<Effect> {
     let mut left = shuffled(strike);
+    let led = leader(strike);
+    if left.last() == Some(&led) {
+        // All hear a leader that is the bridge, and nothing is sent over the links that are cut.
+        left.rotate_right(1);
+    }
     let middle = left.pop().unwrap_or(1);
     let right = left.split_off(left.len() / 2);
     let detail = format!("{} | n{middle} | {}, and n{middle} sees both", named(&left), named(&right));
