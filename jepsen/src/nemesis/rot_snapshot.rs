@@ -14,8 +14,9 @@ use super::target::{any, leader};
 use super::{Effect, Family, Healing, Nemesis, Strike, rot};
 use crate::world::World;
 
-/// How long a member may have to be away until the others have forgotten what it lacks.
-const AWAY_MAX: Duration = Duration::from_secs(25);
+/// How long a member may have to be away until the others have forgotten what it lacks: they forget in steps of a thousand
+/// entries, and up to two of these must be written and grow old first.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 /// How long it may take until somebody makes a snapshot for it.
 const MAKING_MAX: Duration = Duration::from_secs(10);
 /// How often the others are asked, and how often their files are looked at: a file is sent soon after it was made.
