@@ -140,6 +140,14 @@ fn explain(operations: &[&Operation<'_>], steps: &[Step], culprit: usize) -> Str
             let late = duration(operation.start - steps[last].end.unwrap_or(operation.start));
             return format!("{what}, although {} was over {late} before.", operations[last].in_words());
         }
+        let replaces =
+            |at: usize| seen != ABSENT && steps[at].sees == Sees::Exactly(seen) && steps[at].writes.is_some();
+        if let Some(rival) = (0..steps.len()).find(|other| *other != culprit && replaces(*other))
+            && replaces(culprit)
+        {
+            let rival = operations[rival].in_words();
+            return format!("{what}, although {rival} replaced the same value, which was there only once.");
+        }
     }
     format!("no order of operations explains {what}.")
 }
