@@ -77,6 +77,8 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     let options = ringfence_store::Options { cache_bytes: config.store_cache_bytes, ..Default::default() };
     let store =
         Store::open(state_disk.clone(), options).map_err(|error| state_machine::failure_of(&error))?;
+    state_machine::check_position(&store.applied())
+        .map_err(|error| Failure::StateCorrupt(error.to_string()))?;
     let store = Arc::new(store);
     let identity = Arc::new(Identity::open(disk, config, found(&log, &store))?);
     let gate = Arc::new(Gate::default());

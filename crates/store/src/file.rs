@@ -1,5 +1,6 @@
 //! The state file, and files of its layout: opening, making, closing.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,10 +82,44 @@ fn existing(disk: &dyn Disk, name: &str) -> Result<Arc<dyn File>, StoreError> {
     Ok(file)
 }
 
+/// Said of a file whose damage made redb panic.
+pub const PAGES_CONTRADICT: &str = "its pages contradict each other";
+
+thread_local! {
+    /// Panics since this thread began to read a file that may be damaged; none while it does not.
+    static PANICS: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// What a panic on the calling thread means, for a program's panic hook, which asks once for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PanicCause {
+    /// A bug, as far as the store knows.
+    Bug,
+    /// The state file is damaged: the store catches it, and answers with an error.
+    Damage,
+    /// The same, and redb has panicked once more while it was cleaning up after it. Rust ends the process with a signal
+    /// after this one, and nobody will be told why.
+    DamageTwice,
+}
+
+/// See [`PanicCause`].
+#[must_use]
+pub fn cause_of_panic() -> PanicCause {
+    let panics = PANICS.get().map(|panics| panics + 1);
+    PANICS.set(panics);
+    match panics {
+        None => PanicCause::Bug,
+        Some(1) => PanicCause::Damage,
+        Some(_) => PanicCause::DamageTwice,
+    }
+}
+
 /// Runs something that reads a file which may be damaged: redb panics on some damage, which is an answer too.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(StoreError::corrupt("its pages contradict each other")))
+    let outer = PANICS.replace(Some(0));
+    let result = catch_unwind(AssertUnwindSafe(read));
+    PANICS.set(outer);
+    result.unwrap_or_else(|_| Err(StoreError::corrupt(PAGES_CONTRADICT)))
 }
 
 /// Opens the store's state file, making an empty one where there is none, and clears away what a crash left unfinished.
@@ -98,6 +133,9 @@ pub(crate) fn open_state_file(disk: &dyn Disk, cache_bytes: usize) -> Result<Ope
     if !names.iter().any(|name| name == STATE_FILE) {
         create_state_file(disk, cache_bytes)?;
     }
+    // Whoever gave the file its name (a first start, a snapshot put in its place) may have been killed before the name was
+    // durable. What the file says may be believed, and the log dropped up to it, only once a power cut would leave it.
+    disk.sync_dir()?;
     OpenFile::open(disk, STATE_FILE, cache_bytes)
 }
 
@@ -134,5 +172,25 @@ pub(crate) fn finish(
 impl fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenFile").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_damage_only_while_a_file_is_read() {
+        assert_eq!(cause_of_panic(), PanicCause::Bug);
+        let read = guarded(|| {
+            assert_eq!(cause_of_panic(), PanicCause::Damage);
+            assert_eq!(cause_of_panic(), PanicCause::DamageTwice);
+            let inner: Result<(), StoreError> = guarded(|| panic!("as redb does on contradicting pages"));
+            assert!(matches!(inner, Err(StoreError::Corrupt(_))), "{inner:?}");
+            assert_eq!(cause_of_panic(), PanicCause::DamageTwice);
+            Ok(())
+        });
+        assert!(read.is_ok());
+        assert_eq!(cause_of_panic(), PanicCause::Bug);
     }
 }

@@ -44,6 +44,7 @@ mod view;
 pub use apply::{Entry, Payload};
 pub use error::{ReadError, StoreError};
 pub use events::EventChunk;
+pub use file::{PAGES_CONTRADICT, PanicCause, cause_of_panic};
 pub use hash::StateHash;
 pub use layout::STATE_FILE;
 pub use options::{Options, Stats};

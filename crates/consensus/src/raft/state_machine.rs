@@ -256,6 +256,11 @@ pub(crate) fn failure_of(error: &StoreError) -> Failure {
     }
 }
 
+/// Whether a position read from the state file makes sense. What is found later would be told as a bug of consensus.
+pub(crate) fn check_position(position: &Position) -> io::Result<()> {
+    stored_membership(position).map(drop)
+}
+
 fn stored_membership(position: &Position) -> io::Result<RaftStoredMembership> {
     let Some((log_id, membership)) = &position.membership else { return Ok(RaftStoredMembership::default()) };
     let membership = codec::decode_membership(membership)?;

@@ -1,11 +1,13 @@
 //! `ringfence serve`: run one node.
 //!
 //! [`settings`] has the flags, which are the configuration file's keys too; [`plan`] is what follows from them once they
-//! have been checked; [`data_dir`] locks the directory; [`node`] starts, runs and stops.
+//! have been checked; [`data_dir`] locks the directory; [`node`] starts, runs and stops; [`panics`] tells
+//! damage from bugs.
 
 pub(crate) mod data_dir;
 mod logging;
 mod node;
+mod panics;
 pub(crate) mod plan;
 pub(crate) mod settings;
 
@@ -38,6 +40,7 @@ impl Serve {
         logging::start(&plan)?;
         #[cfg(feature = "canary")]
         crate::canaries::arm()?;
+        panics::tell_damage_from_bugs();
         node::run(plan)
     }
 }
