@@ -54,8 +54,8 @@ pub enum Fault {
     FailRead(u64),
     /// The first write at or after this step fails; a part of its bytes may have been written.
     FailWrite(u64),
-    /// The first sync (of data or of names) at or after this step fails: some of what it was for is durable, and no
-    /// later sync makes up for the rest, although reads go on to show it.
+    /// The first sync (of data or of names) at or after this step fails: some of what it was for is durable. No later
+    /// sync makes up for the rest of the data, although reads go on to show it; names are made up for.
     FailSync(u64),
     /// The disk holds no more than this many bytes in all its files.
     Full {

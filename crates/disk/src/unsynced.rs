@@ -190,16 +190,20 @@ impl Names {
         }
     }
 
+    /// A sync that failed: the first changes may be durable, in their order, and the others wait for another sync. So a
+    /// file system with a journal behaves: unlike pages of data, no name is forgotten while it is still shown.
     pub(crate) fn sync_failed(&mut self, draws: &mut Draws) {
+        while !self.unsynced.is_empty() && draws.coin() {
+            self.unsynced.remove(0).apply(&mut self.durable);
+        }
+    }
+
+    pub(crate) fn crash(&mut self, draws: &mut Draws) {
         for change in self.unsynced.drain(..) {
             if draws.coin() {
                 change.apply(&mut self.durable);
             }
         }
-    }
-
-    pub(crate) fn crash(&mut self, draws: &mut Draws) {
-        self.sync_failed(draws);
         self.present.clone_from(&self.durable);
     }
 
