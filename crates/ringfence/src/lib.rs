@@ -1,9 +1,9 @@
 //! The one program: the server, a local cluster for development, and the tools that talk to any cluster.
 //!
-//! It is a library so that `ringfence`, its twin with canaries and the fuzz targets share it. Reading order: [`cli`] (the
-//! commands and the flags that all of them share), [`exit`] (how a command can end), [`commands`] (one file a command),
-//! then what several of them need: [`record`] (keys and values as text), [`units`] (durations and sizes as people write
-//! them), [`output`] (tables and JSON).
+//! It is a library so that `ringfence`, its twin with canaries and the fuzz targets share it. Reading order: `cli` (the
+//! commands and the flags that all of them share), `exit` (how a command can end), `commands` (one file a command),
+//! then what several of them need: `record` (keys and values as text), `units` (durations and sizes as people write
+//! them), `output` (tables and JSON).
 
 #[cfg(feature = "canary")]
 mod canaries;

@@ -4,7 +4,7 @@
 //! had an effect: packets that the switch dropped, a question that a stopped node did not answer, bytes that a power cut
 //! lost. A fault without an effect fails its run, since silence proves nothing then.
 //!
-//! Reading order: this page, [`schedule`] (when what is done), then one family a file.
+//! Reading order: this page, `schedule` (when what is done), then one family a file.
 
 mod clock;
 mod disk;
