@@ -67,13 +67,17 @@ fn cut(strike: &mut Strike<'_>, target: Target) -> Result<Effect> {
     world.cut_power(&nodes, Keep::NOTHING)?;
     strike.hold();
     let healing = world.clock().now();
-    // In half of the cuts nothing unsynced survives, as with a disk whose cache is empty at once.
-    let share = if strike.rng.random_bool(0.5) { 0.0 } else { strike.rng.random_range(0.1..=0.9) };
     let mut torn = Tear::default();
     for (node, before) in nodes.iter().zip(&before) {
         world.restore_power(*node)?;
         let mut random = StdRng::seed_from_u64(strike.rng.random());
-        let tear = world.in_data_dir(*node, |directory| tear(directory, before, share, &mut random))??;
+        let survivors = match random.random_range(0..4) {
+            0 => Survivors::None,
+            1 => Survivors::Share(random.random_range(0.1..=0.9)),
+            _ => Survivors::First,
+        };
+        let tear =
+            world.in_data_dir(*node, |directory| tear(directory, before, survivors, &mut random))??;
         torn = Tear { lost: torn.lost + tear.lost, kept: torn.kept + tear.kept };
     }
     drop(restart);
@@ -131,8 +135,19 @@ fn contents(world: &World, node: usize) -> Result<Contents> {
     Ok(world.in_data_dir(node, read)??)
 }
 
-/// Gives back a share of the sectors that were lost of files that are still there.
-fn tear(directory: &Path, before: &Contents, share: f64, random: &mut StdRng) -> io::Result<Tear> {
+/// Which of the sectors that were not synced a disk has written all the same.
+#[derive(Debug, Clone, Copy)]
+enum Survivors {
+    /// None, as where the cache of a disk is empty at once.
+    None,
+    /// Any, so many of them.
+    Share(f64),
+    /// The first ones of each file, as where a disk writes in order until its power is gone.
+    First,
+}
+
+/// Gives back some of the sectors that were lost of files that are still there.
+fn tear(directory: &Path, before: &Contents, survivors: Survivors, random: &mut StdRng) -> io::Result<Tear> {
     let mut tear = Tear::default();
     for (path, before) in before.iter().filter(|(path, _)| path.starts_with(directory)) {
         let Ok(after) = fs::read(path) else {
@@ -140,11 +155,20 @@ fn tear(directory: &Path, before: &Contents, share: f64, random: &mut StdRng) ->
             continue;
         };
         let file = File::options().write(true).open(path)?;
-        let sectors = before.chunks(SECTOR).zip(after.chunks(SECTOR));
-        tear.lost += before.len().saturating_sub(after.len()).div_ceil(SECTOR);
-        for (number, (was, is)) in sectors.enumerate().filter(|(_, (was, is))| was != is) {
-            tear.lost += 1;
-            if random.random_bool(share) && was.len() == is.len() {
+        let sectors = before.chunks(SECTOR).zip(after.chunks(SECTOR)).enumerate();
+        let lost: Vec<(usize, &[u8])> = sectors
+            .filter(|(_, (was, is))| was != is && was.len() == is.len())
+            .map(|(number, (was, _))| (number, was))
+            .collect();
+        tear.lost += lost.len() + before.len().saturating_sub(after.len()).div_ceil(SECTOR);
+        let first = random.random_range(0..=lost.len());
+        for (place, (number, was)) in lost.into_iter().enumerate() {
+            let survives = match survivors {
+                Survivors::None => false,
+                Survivors::Share(share) => random.random_bool(share),
+                Survivors::First => place < first,
+            };
+            if survives {
                 file.write_all_at(was, (number * SECTOR) as u64)?;
                 tear.kept += 1;
             }
@@ -168,13 +192,24 @@ mod tests {
         fs::write(&path, vec![1; 300 * SECTOR]).expect("the folder is writable");
         let contents =
             Contents::from([(path.clone(), before), (folder.path().join("gone"), vec![3; SECTOR + 1])]);
-        let torn =
-            tear(folder.path(), &contents, 0.4, &mut StdRng::seed_from_u64(1)).expect("it is writable");
-        assert_eq!(torn.lost, 102);
+        let tear = |survivors| {
+            let mut random = StdRng::seed_from_u64(1);
+            tear(folder.path(), &contents, survivors, &mut random).expect("it is writable")
+        };
+        let torn = tear(Survivors::None);
+        assert_eq!((torn.lost, torn.kept), (102, 0));
+        let torn = tear(Survivors::Share(0.4));
         assert!((20..60).contains(&torn.kept), "{torn:?}");
         let now = fs::read(&path).expect("the file is readable");
         let new: Vec<usize> = (0..300).filter(|sector| now[sector * SECTOR] == 2).collect();
         assert!(new.len() == torn.kept && new.iter().all(|sector| lost.contains(sector)), "{new:?}");
         assert!(!folder.path().join("gone").exists());
+        fs::write(&path, vec![1; 300 * SECTOR]).expect("the folder is writable");
+        let torn = tear(Survivors::First);
+        let now = fs::read(&path).expect("the file is readable");
+        let new: Vec<usize> = (0..300).filter(|sector| now[sector * SECTOR] == 2).collect();
+        let first: Vec<usize> = lost.take(torn.kept).collect();
+        assert!(torn.kept > 0 && torn.kept < 100, "{torn:?}");
+        assert_eq!(new, first, "they are the first ones");
     }
 }
