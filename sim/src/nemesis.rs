@@ -8,7 +8,7 @@ use ringfence_consensus::rt;
 use ringfence_consensus::rt::simulated::{self as executor, Host, Pauses};
 
 use crate::schedule::{DiskError, Fault, Rotten, Step};
-use crate::world::{CLIENTS, Life, Machine, Stop, World, host_of};
+use crate::world::{CLIENTS, Life, Machine, Pace, Stop, World, host_of};
 
 /// How long a supervisor waits before it starts a process that ended by itself.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -94,11 +94,9 @@ impl Nemesis {
                 self.cut(&[(node.clone(), clients.clone()), (clients, node)], step.lasts).await
             }
             Fault::Slow(one, other, pace) => {
-                self.world.fabric.set_pace(host_of(*one), host_of(*other), Some(*pace));
-                rt::sleep(step.lasts).await;
-                self.world.fabric.set_pace(host_of(*one), host_of(*other), None);
-                true
+                self.slow(&[(*one, *other), (*other, *one)], *pace, step.lasts).await
             }
+            Fault::Late(from, to, pace) => self.slow(&[(*from, *to)], *pace, step.lasts).await,
             Fault::Reset(one, other) => self.world.fabric.reset(host_of(*one), host_of(*other)) > 0,
             Fault::Rate(number, ppm) => {
                 executor::set_rate(host_of(*number), *ppm);
@@ -199,6 +197,18 @@ impl Nemesis {
             self.world.fabric.mend(from, to);
         }
         self.world.fabric.counts().held_up > before
+    }
+
+    async fn slow(&self, routes: &[(usize, usize)], pace: Pace, lasts: Duration) -> bool {
+        let set = |pace| {
+            for (from, to) in routes {
+                self.world.fabric.set_pace(host_of(*from), host_of(*to), pace);
+            }
+        };
+        set(Some(pace));
+        rt::sleep(lasts).await;
+        set(None);
+        true
     }
 
     async fn part_leader(&self, lasts: Duration, outwards: bool, inwards: bool) -> bool {

@@ -178,12 +178,16 @@ impl Stage {
             let supervisor = executor::spawn_on(Host::WORLD, nemesis.clone().supervise());
             let working = clients.start(plan.clients);
             let begun = rt::now();
-            nemesis.carry_out(plan.steps).await;
+            let striking = nemesis.clone();
+            let striking =
+                executor::spawn_on(Host::WORLD, async move { striking.carry_out(plan.steps).await });
             rt::sleep_until(begun + plan.length).await;
             clients.stop();
             for client in working {
                 client.await.expect("nobody crashes the clients");
             }
+            // What lasts longer ends when nobody writes any more: a cluster must come to rest without new entries.
+            striking.await.expect("nobody crashes the world");
             self.heal();
             if self.wait(HEALING, Stage::is_well).await {
                 self.read_once_more(&clients).await;

@@ -7,7 +7,7 @@ use ringfence_canary::Canary;
 
 use crate::run::Plan;
 use crate::schedule::{Fault, Step};
-use crate::world::{Shape, Stop};
+use crate::world::{Pace, Shape, Stop};
 
 /// A situation that is brought about again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +22,19 @@ pub enum Scenario {
     PowerCutAfterElection,
     /// A leader restarts at once, again and again, with leadership being handed over in between.
     RestartedLeader,
+    /// A leader is no longer heard, but hears answers that are late: one that counts for a request which was never
+    /// delivered lets it think that it still leads, and answer reads, while another leader takes writes.
+    LateAnswers,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 4] = [
+    pub const ALL: [Scenario; 5] = [
         Scenario::RestartInsideLease,
         Scenario::UnevenLeases,
         Scenario::PowerCutAfterElection,
         Scenario::RestartedLeader,
+        Scenario::LateAnswers,
     ];
 
     /// The name on command lines.
@@ -41,6 +45,7 @@ impl Scenario {
             Scenario::UnevenLeases => "uneven-leases",
             Scenario::PowerCutAfterElection => "power-cut-after-election",
             Scenario::RestartedLeader => "restarted-leader",
+            Scenario::LateAnswers => "late-answers",
         }
     }
 
@@ -58,6 +63,7 @@ impl Scenario {
             Scenario::UnevenLeases => Canary::LeaseWithoutMargin,
             Scenario::PowerCutAfterElection => Canary::VoteBeforeFlush,
             Scenario::RestartedLeader => Canary::LeaderRestored,
+            Scenario::LateAnswers => Canary::LateAnswerCredited,
         }
     }
 
@@ -72,7 +78,7 @@ impl Scenario {
             steps.extend(moved);
             begin += every;
         }
-        let uneven_leases = self == Scenario::UnevenLeases;
+        let uneven_leases = matches!(self, Scenario::UnevenLeases | Scenario::LateAnswers);
         Plan {
             seed,
             shape: Shape { nodes: 3, forgets_soon: false, uneven_leases },
@@ -117,6 +123,23 @@ impl Scenario {
                     step(1_500, 10, Fault::StopLeader(Stop::Kill)),
                 ],
             ),
+            // The answer to the last request that arrived comes from the third node first: the leader commits, and tells
+            // the second of it, which never hears that, but whose answer to the request before comes then.
+            Scenario::LateAnswers => (
+                Duration::from_secs(7),
+                vec![
+                    step(0, 0, Fault::Transfer(Some(1))),
+                    step(1_500, 3_000, Fault::Late(3, 1, late(1_500))),
+                    step(1_500, 3_000, Fault::Late(2, 1, late(1_600))),
+                    step(1_505, 1_400, Fault::CutClients(1)),
+                    step(1_512, 3_000, Fault::Cut(vec![1], vec![2, 3])),
+                ],
+            ),
         }
     }
+}
+
+/// A link on which everything takes so many milliseconds.
+fn late(milliseconds: u64) -> Pace {
+    Pace { min: milliseconds * 1_000, max: milliseconds * 1_000, ..Pace::LOCAL }
 }

@@ -49,6 +49,8 @@ pub enum Fault {
     CutClients(usize),
     /// Bytes between two nodes take longer.
     Slow(usize, usize, Pace),
+    /// Bytes from the first node to the second take longer, and those on the way back do not.
+    Late(usize, usize, Pace),
     /// Connections between two nodes break.
     Reset(usize, usize),
     /// A node's clock goes at another rate from now on, by millionths.

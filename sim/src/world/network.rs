@@ -126,15 +126,13 @@ impl Fabric {
         links.heal.notify_waiters();
     }
 
-    /// Bytes between two hosts take this time, in both directions; none: the ordinary one.
-    pub fn set_pace(&self, a: Host, b: Host, pace: Option<Pace>) {
+    /// Bytes from one host to another take this time; none: the ordinary one.
+    pub fn set_pace(&self, from: Host, to: Host, pace: Option<Pace>) {
         let mut links = self.0.lock();
-        for route in [(a, b), (b, a)] {
-            match pace {
-                Some(pace) => links.paces.insert(route, pace),
-                None => links.paces.remove(&route),
-            };
-        }
+        match pace {
+            Some(pace) => links.paces.insert((from, to), pace),
+            None => links.paces.remove(&(from, to)),
+        };
     }
 
     /// Breaks all connections between two hosts. Returns how many streams that were.
