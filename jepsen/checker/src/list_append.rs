@@ -2,7 +2,7 @@
 //! observations", VLDB 2020, sections 3 to 5), checked for strict serializability.
 //!
 //! Each element is appended once, so a list tells the order of the writes to its key, and that gives the dependencies
-//! between transactions: [`graph`] looks for cycles in them. What no order can mend is looked for before that: elements
+//! between transactions: `graph` looks for cycles in them. What no order can mend is looked for before that: elements
 //! that appear from nowhere, from failed or unfinished transactions, twice, or in two orders.
 
 mod components;
