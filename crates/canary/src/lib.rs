@@ -2,7 +2,7 @@
 //!
 //! Each is a question that production code asks in one place, `if Canary::LyingSync.sings() { .. }`. Without the feature
 //! `armed`, which no product is built with, the answer is a constant `false` and the branch is not compiled. With it, a test
-//! arms canaries by name for the process ([`arm`]), or for its own thread while a guard lives ([`arm_here`]: a
+//! arms canaries by name for the process (`arm`), or for its own thread while a guard lives (`arm_here`: a
 //! simulation runs whole clusters on one thread, and several simulations run side by side).
 
 /// One thing done wrong.
