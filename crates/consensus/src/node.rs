@@ -179,7 +179,8 @@ impl Node {
     async fn leave_quarantine(self) {
         let parts = &self.0;
         let voters = parts.raft.metrics().borrow_watched().membership_config.membership().voter_ids().count();
-        if parts.quarantine.load(Ordering::Acquire) && voters > 1 {
+        // None at all: openraft has not told its membership yet, which says nothing of how many there are.
+        if parts.quarantine.load(Ordering::Acquire) && voters != 1 {
             let lease = parts.config.timing.leader_lease;
             // Counted from the start of the process: the lease was granted by an earlier one.
             rt::sleep_until(parts.started + lease + lease / 4).await;
