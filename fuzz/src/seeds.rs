@@ -155,7 +155,13 @@ fn append() -> wire::AppendRequest {
         raft_entry(7, wire::entry::Payload::Blank(wire::Blank {})),
         raft_entry(8, wire::entry::Payload::Command(command::encode(&put()))),
     ];
-    wire::AppendRequest { vote: vote(), prev_log_id: log_id(6), leader_commit: log_id(5), entries, no_majority: false }
+    wire::AppendRequest {
+        vote: vote(),
+        prev_log_id: log_id(6),
+        leader_commit: log_id(5),
+        entries,
+        no_majority: false,
+    }
 }
 
 fn peer_frames() -> Vec<Vec<u8>> {
