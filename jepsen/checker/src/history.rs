@@ -50,6 +50,23 @@ pub enum Function {
     Transfer,
 }
 
+impl Function {
+    /// Its name, as it stands in a history.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Function::Read => "read",
+            Function::Write => "write",
+            Function::Cas => "cas",
+            Function::Delete => "delete",
+            Function::Txn => "txn",
+            Function::Add => "add",
+            Function::ReadAll => "read-all",
+            Function::Transfer => "transfer",
+        }
+    }
+}
+
 /// One line of a history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -86,7 +86,7 @@ impl<'h> Operation<'h> {
     /// # Errors
     /// If it has none.
     pub fn key(&self) -> Result<&'h str, Malformed> {
-        self.key.ok_or_else(|| self.malformed(format!("a {} names no key", name(self.f))))
+        self.key.ok_or_else(|| self.malformed(format!("a {} names no key", self.f.name())))
     }
 
     /// Says what is wrong with this operation.
@@ -177,7 +177,7 @@ fn end<'h>(operation: &mut Operation<'h>, event: &'h Event) -> Result<(), String
     }
     let conditional = matches!(event.f, Function::Cas | Function::Transfer);
     if event.kind == Kind::Ok && conditional && event.applied.is_none() {
-        return Err(format!("an ok {} does not say whether it was applied", name(event.f)));
+        return Err(format!("an ok {} does not say whether it was applied", event.f.name()));
     }
     operation.kind = event.kind;
     operation.end = Some(event.time);
@@ -195,30 +195,17 @@ fn appends(txn: &Value) -> bool {
     txn.as_array().is_some_and(|micros| micros.iter().any(first_word))
 }
 
-fn name(f: Function) -> &'static str {
-    match f {
-        Function::Read => "read",
-        Function::Write => "write",
-        Function::Cas => "cas",
-        Function::Delete => "delete",
-        Function::Txn => "txn",
-        Function::Add => "add",
-        Function::ReadAll => "read-all",
-        Function::Transfer => "transfer",
-    }
-}
-
 impl fmt::Display for Operation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |index: usize| self.asked.get(index).unwrap_or(&Value::Null);
         match self.f {
             Function::Read | Function::ReadAll => {
-                f.write_str(name(self.f))?;
+                f.write_str(self.f.name())?;
                 if let Some(answer) = self.answer {
                     write!(f, " → {}", Short(answer))?;
                 }
             }
-            Function::Write | Function::Add => write!(f, "{} {}", name(self.f), Short(self.asked))?,
+            Function::Write | Function::Add => write!(f, "{} {}", self.f.name(), Short(self.asked))?,
             Function::Cas => write!(f, "cas {} to {}", at(0), at(1))?,
             Function::Delete => f.write_str("delete")?,
             Function::Txn => write!(f, "{}", Micros(self.answer.unwrap_or(self.asked)))?,

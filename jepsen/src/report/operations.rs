@@ -87,20 +87,6 @@ fn unfinished(invocation: &Event) -> Operation {
     Operation { function: invocation.f, outcome: Outcome::Info, start: invocation.time, end: None }
 }
 
-/// The function's name as it stands in a history.
-pub(super) const fn function_name(function: Function) -> &'static str {
-    match function {
-        Function::Read => "read",
-        Function::Write => "write",
-        Function::Cas => "cas",
-        Function::Delete => "delete",
-        Function::Txn => "txn",
-        Function::Add => "add",
-        Function::ReadAll => "read-all",
-        Function::Transfer => "transfer",
-    }
-}
-
 /// Every function, in the order of the page.
 const ORDER: [Function; 8] = [
     Function::Read,

@@ -107,10 +107,7 @@ pub(super) fn operations(all: &[Operation]) -> String {
                 .map(|part| operations::quantile(&latencies, part).map_or_else(|| "–".to_owned(), duration))
                 .map(|latency| format!("<td class=\"figure\">{latency}</td>"))
                 .concat();
-            format!(
-                "<tr><th scope=\"row\">{}</th>{counts}{latencies}</tr>",
-                operations::function_name(*function)
-            )
+            format!("<tr><th scope=\"row\">{}</th>{counts}{latencies}</tr>", function.name())
         })
         .collect();
     format!(

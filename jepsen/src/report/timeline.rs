@@ -80,7 +80,7 @@ fn draw_panels(
 ) -> f64 {
     let mut y = top;
     for (function, operations) in functions {
-        y += panel(canvas, operations::function_name(*function), operations, y) + GAP;
+        y += panel(canvas, function.name(), operations, y) + GAP;
     }
     y - top
 }
