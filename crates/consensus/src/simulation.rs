@@ -34,7 +34,8 @@ pub struct Vote {
 pub struct Observation {
     /// The newest vote that the node asked its log to keep.
     pub vote: Option<Vote>,
-    /// The vote by which this node leads, if it thinks so.
+    /// The vote by which this node leads, if it thinks so, as far as it is on disk: the mark that a majority granted it gets
+    /// there a moment after the node has begun to lead.
     pub leads: Option<Vote>,
     /// The log's last entry, durable or not.
     pub last: Option<LogId>,

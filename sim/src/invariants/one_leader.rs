@@ -20,8 +20,13 @@ pub(super) struct OneLeader {
 impl OneLeader {
     pub(super) fn look(&mut self, number: usize, life: u64, observation: &Observation) -> Holds {
         let Some(vote) = observation.leads else { return Ok(()) };
-        if !vote.committed || vote.node != NodeId(number as u64) {
+        if vote.node != NodeId(number as u64) {
             return broken(RULE, format!("n{number} leads by the vote {vote:?}"));
+        }
+        if !vote.committed {
+            // A majority has granted it, and the disk is still to note that. The node may die of this very write, and has
+            // led nobody then.
+            return Ok(());
         }
         let leader = *self.leaders.entry((vote.term, vote.node)).or_insert((number, life));
         if leader != (number, life) {
