@@ -264,11 +264,17 @@ fn log_messages() -> Vec<Vec<u8>> {
         success: vec![Operation::DeleteRange(delete)],
         failure: vec![Operation::Txn(types::Txn::default())],
     });
-    let member = Command::PublishMember(types::Member {
+    let member = Command::PublishMember {
         id: types::NodeId(2),
         name: "b".to_owned(),
         peer_urls: vec!["http://b:2380".to_owned()],
         client_urls: vec!["http://b:2379".to_owned()],
+    };
+    let change = Command::ChangeMember(types::MemberChange::Join {
+        name: "d".to_owned(),
+        peer_urls: vec!["http://d:2380".to_owned()],
+        disk_id: 7,
+        wanted: types::Wanted::Learner,
     });
     let done =
         types::Applied { revision: Revision(9), reply: types::Reply::Put(types::PutReply { prev_kv: None }) };
@@ -277,6 +283,7 @@ fn log_messages() -> Vec<Vec<u8>> {
         command::encode(&txn).to_vec(),
         command::encode(&Command::Compact { revision: Revision(3) }).to_vec(),
         command::encode(&member).to_vec(),
+        command::encode(&change).to_vec(),
         outcome::encode(&Ok(done)).to_vec(),
         outcome::encode(&Err(types::Rejection::KeyNotFound)).to_vec(),
     ]

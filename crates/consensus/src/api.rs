@@ -18,6 +18,8 @@ pub struct Config {
     pub client_urls: Vec<String>,
     /// The members that found the cluster, this one included; looked at on a fresh data directory alone.
     pub founders: Vec<Founder>,
+    /// How this node comes into a cluster that exists; looked at on a fresh data directory alone.
+    pub join: Option<Join>,
     /// A secret that all members share; with it each peer connection proves on both sides that it knows the secret.
     pub peer_secret: Option<Secret>,
     /// The clock's settings.
@@ -41,6 +43,15 @@ pub struct Founder {
     pub name: String,
     /// `host:port` at which its peers reach it.
     pub peer_address: String,
+}
+
+/// How a node on a fresh data directory comes into a cluster that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// `host:port` at which peers reach members of the cluster; one that answers is enough.
+    pub addresses: Vec<String>,
+    /// It goes on learning and never votes, unless it was added as a voter before.
+    pub as_learner: bool,
 }
 
 /// A shared secret. Never shown: its debug form hides it.
@@ -261,6 +272,37 @@ pub enum TransferError {
     /// No new leader was seen in time.
     #[error("node {0} did not take over in time")]
     Timeout(NodeId),
+}
+
+/// Why a change of members was not made, or is not in force yet.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum MemberError {
+    /// An address is none. Not applied.
+    #[error("{0}")]
+    Invalid(String),
+    /// It would leave too few healthy voters. Not applied.
+    #[error("{0}")]
+    NotEnoughHealthy(String),
+    /// The member is not close enough to the leader to vote. Not applied.
+    #[error("member {id} cannot vote yet: {reason}")]
+    NotInSync {
+        /// The member.
+        id: NodeId,
+        /// What it lacks.
+        reason: String,
+    },
+    /// The member votes already. Not applied.
+    #[error("member {0} is no learner: it votes already")]
+    NotLearner(NodeId),
+    /// Every member refuses it in the same way. Not applied.
+    #[error("{0}")]
+    Rejected(Rejection),
+    /// It did not get into the log, or nobody knows whether it did.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// It is written down and will be carried out; the deadline passed before that.
+    #[error("the change of member {0} is written down and under way, but not in force yet")]
+    Unfinished(NodeId),
 }
 
 /// A node's part in Raft.

@@ -19,6 +19,10 @@ const FILE: &str = "identity";
 const FILE_NEW: &str = "identity.new";
 const FORMAT: u64 = 1;
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// The number of a node that has asked to join and has no answer yet.
+const UNJOINED: NodeId = NodeId(0);
+const LOST_IDENTITY: &str = "the data directory holds a log or a state, but its identity file is gone: restore the file \
+                             from a copy, or start on an empty directory";
 
 /// One start of one data directory.
 #[derive(Debug)]
@@ -63,14 +67,16 @@ impl Identity {
             let text = read_text(disk.as_ref()).map_err(disk_failed)?;
             let (fixed, cluster_id) = parse(&text).map_err(Failure::Identity)?;
             check_config(&fixed, config)?;
+            if fixed.node_id == UNJOINED {
+                return Err(Failure::Identity(format!(
+                    "node {} has asked to join a cluster and got no answer yet: start it with --join",
+                    fixed.name
+                )));
+            }
             (fixed, cluster_id)
         } else {
             let Found::Fresh { restored } = found else {
-                return Err(Failure::Identity(
-                    "the data directory holds a log or a state, but its identity file is gone: restore the file from a \
-                     copy, or start on an empty directory"
-                        .to_owned(),
-                ));
+                return Err(Failure::Identity(LOST_IDENTITY.to_owned()));
             };
             (founder(config, restored)?, 0)
         };
@@ -79,6 +85,44 @@ impl Identity {
             Identity { disk, fixed, process_id: rt::random_u64(), cluster_id: Mutex::new(cluster_id) };
         identity.save(cluster_id).map_err(disk_failed)?;
         Ok(identity)
+    }
+
+    /// The identity of a node that is still to ask for its number, made on the first try and the same on each further one.
+    /// None where there is nothing to ask for: the data directory belongs to a member.
+    pub(crate) fn unjoined(disk: Arc<dyn Disk>, config: &Config) -> Result<Option<Identity>, Failure> {
+        let disk_failed = |error: io::Error| Failure::Disk(format!("identity file: {error}"));
+        let names = disk.list().map_err(disk_failed)?;
+        let fixed = if names.iter().any(|name| name == FILE) {
+            let text = read_text(disk.as_ref()).map_err(disk_failed)?;
+            let (fixed, _) = parse(&text).map_err(Failure::Identity)?;
+            check_config(&fixed, config)?;
+            if fixed.node_id != UNJOINED {
+                return Ok(None);
+            }
+            fixed
+        } else {
+            for folder in ["log", "state"] {
+                if !disk
+                    .subdirectory(folder)
+                    .and_then(|folder| folder.list())
+                    .map_err(disk_failed)?
+                    .is_empty()
+                {
+                    return Err(Failure::Identity(LOST_IDENTITY.to_owned()));
+                }
+            }
+            Fixed {
+                name: config.name.clone(),
+                node_id: UNJOINED,
+                disk_id: rt::random_u64().max(1),
+                founding_digest: Vec::new(),
+                restored: 0,
+                boot_number: 0,
+            }
+        };
+        let identity = Identity { disk, fixed, process_id: rt::random_u64(), cluster_id: Mutex::new(0) };
+        identity.save(0).map_err(disk_failed)?;
+        Ok(Some(identity))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -167,6 +211,18 @@ impl Identity {
         self.disk.rename(FILE_NEW, FILE)?;
         self.disk.sync_dir()
     }
+}
+
+/// Writes down what an unjoined node was answered. From then on the directory is that member's.
+pub(crate) fn save_joined(
+    unjoined: &Identity,
+    node_id: NodeId,
+    cluster_id: u64,
+    founding_digest: Vec<u8>,
+) -> io::Result<()> {
+    let fixed = Fixed { node_id, founding_digest, ..unjoined.fixed.clone() };
+    Identity { disk: unjoined.disk.clone(), fixed, process_id: 0, cluster_id: Mutex::new(cluster_id) }
+        .save(cluster_id)
 }
 
 /// The digest of what a cluster is founded on, its list of founders and the state restored before: the same on every
@@ -346,6 +402,50 @@ mod tests {
             let Ok(damaged) = String::from_utf8(damaged) else { continue };
             assert!(parse(&damaged).is_err(), "byte {at}");
         }
+    }
+
+    fn joining_config() -> Config {
+        Config {
+            name: "d".into(),
+            advertise_peer: "d:1".into(),
+            client_urls: Vec::new(),
+            founders: Vec::new(),
+            join: Some(crate::api::Join { addresses: vec!["a:1".into()], as_learner: false }),
+            peer_secret: None,
+            timing: crate::api::Timing::LOCAL,
+            checkpoint_interval: std::time::Duration::from_secs(1),
+            retention: crate::api::Retention::default(),
+            wal_segment_bytes: 0,
+            store_cache_bytes: 0,
+            version: "test".into(),
+        }
+    }
+
+    #[test]
+    fn a_node_asks_to_join_as_the_same_one_until_it_is_answered() {
+        let config = joining_config();
+        let disk: Arc<dyn Disk> = Arc::new(ringfence_disk::SimDisk::new(1));
+        let unjoined = || Identity::unjoined(disk.clone(), &config).expect("the disk works");
+        let first = unjoined().expect("nothing is there yet");
+        let again = unjoined().expect("it has no answer yet");
+        assert_eq!(first.disk_id(), again.disk_id());
+        let early = Identity::open(disk.clone(), &config, Found::Fresh { restored: 0 });
+        assert!(matches!(early, Err(Failure::Identity(_))), "{early:?}");
+
+        save_joined(&again, NodeId(2_560), 0xc1, vec![7]).expect("the disk works");
+        assert!(unjoined().is_none(), "it belongs to a cluster now");
+        let opened = Identity::open(disk.clone(), &config, Found::Used).expect("it is a member's");
+        assert_eq!((opened.node_id(), opened.cluster_id()), (NodeId(2_560), 0xc1));
+        assert_eq!((opened.disk_id(), opened.boot_number()), (first.disk_id(), 1));
+    }
+
+    #[test]
+    fn nobody_joins_on_a_directory_that_has_lost_its_identity() {
+        let disk: Arc<dyn Disk> = Arc::new(ringfence_disk::SimDisk::new(1));
+        let log = disk.subdirectory("log").expect("the disk works");
+        log.open("something", Open::New).expect("the disk works");
+        let refused = Identity::unjoined(disk, &joining_config());
+        assert!(matches!(refused, Err(Failure::Identity(_))), "{refused:?}");
     }
 
     #[test]

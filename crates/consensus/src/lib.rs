@@ -2,11 +2,11 @@
 //! that names openraft; nothing of openraft is visible above it.
 //!
 //! The floors above have two verbs, [`Node::propose`] and [`Node::read_barrier`], and what an operator needs:
-//! [`Node::status`], [`Node::transfer_leadership`], [`Node::write_snapshot`], [`Node::shutdown`], [`Node::failed`].
+//! [`Node::status`], [`Node::change_member`], [`Node::transfer_leadership`], [`Node::write_snapshot`], [`Node::shutdown`], [`Node::failed`].
 //!
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
 //! of a write and of a read), `authority` (who may write), `raft` (openraft's adapters and the storage gate), `net` (the
-//! peers), `identity` and `founding` (who a node is, how a cluster begins), `maintenance` and `watchdog`, and [`rt`], the
+//! peers), `identity` and `founding` (who a node is, how a cluster begins), `membership` (how it changes), `maintenance` and `watchdog`, and [`rt`], the
 //! runtime under all of it.
 
 pub mod api;
@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod identity;
 mod maintenance;
 mod measure;
+mod membership;
 mod net;
 mod node;
 mod opening;
@@ -32,8 +33,8 @@ mod status;
 mod watchdog;
 
 pub use api::{
-    BarrierError, Config, Failure, Founder, Histogram, MemberStatus, ProposalCounts, ProposeError, ReadOnly,
-    Retention, Role, Secret, Status, Timing, TransferError,
+    BarrierError, Config, Failure, Founder, Histogram, Join, MemberError, MemberStatus, ProposalCounts,
+    ProposeError, ReadOnly, Retention, Role, Secret, Status, Timing, TransferError,
 };
 pub use net::{Connection, Network, TcpNetwork};
 pub use node::{Node, SnapshotFile};

@@ -8,7 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use ringfence_canary::Canary;
 use ringfence_disk::{Disk, File};
 use ringfence_store::{SnapshotMeta, View};
-use ringfence_types::{Command, Freshness, Member, NodeId, Outcome, Rejection, Revision, Term, limits};
+use ringfence_types::{Command, Freshness, NodeId, Outcome, Rejection, Revision, Term, limits};
 
 use crate::api::{BarrierError, Config, Failure, ProposeError, Role, TransferError};
 use crate::authority::{Authority, Standing};
@@ -16,6 +16,8 @@ use crate::failures::Failures;
 use crate::identity::Identity;
 use crate::maintenance::Housekeeper;
 use crate::measure::Recorder;
+use crate::membership::request::Judge;
+use crate::membership::{controller, joining};
 use crate::net::{Door, Links, Local, Network, PeerBook, serve_peers};
 use crate::opening::{check, open, start_raft};
 use crate::propose::{self, Proposer};
@@ -48,7 +50,8 @@ pub(crate) struct Parts {
     pub(crate) links: Arc<Links>,
     proposer: Proposer,
     reads: Reads,
-    failures: Failures,
+    pub(crate) judge: Judge,
+    pub(crate) failures: Failures,
     started: rt::Instant,
     pub(crate) checkpoint_time: Arc<Recorder>,
     quarantine: Arc<AtomicBool>,
@@ -85,6 +88,7 @@ impl Node {
         network: Arc<dyn Network>,
     ) -> Result<Node, Failure> {
         check(&config)?;
+        joining::join(&config, &disk, network.as_ref()).await?;
         let started = rt::now();
         let failures = Failures::new();
         let opened = {
@@ -107,6 +111,14 @@ impl Node {
         let raft = start_raft(&config, &opened, links.clone(), authority.clone()).await?;
         let (reads, questions) = Reads::new();
         let (proposer, writes) = Proposer::new(authority.clone());
+        let judge = Judge {
+            raft: raft.clone(),
+            shelf: opened.shelf.clone(),
+            authority: authority.clone(),
+            links: links.clone(),
+            proposer: proposer.clone(),
+            leader_lease: config.timing.leader_lease,
+        };
         let node = Node(Arc::new(Parts {
             config,
             identity: opened.identity,
@@ -118,6 +130,7 @@ impl Node {
             links,
             proposer,
             reads,
+            judge,
             failures,
             started,
             checkpoint_time: Arc::default(),
@@ -152,6 +165,7 @@ impl Node {
             authority: parts.authority.clone(),
             proposer: parts.proposer.clone(),
             reads: parts.reads.clone(),
+            judge: parts.judge.clone(),
             quarantine: parts.quarantine.clone(),
         };
         rt::spawn(serve_peers(network, Arc::new(door)));
@@ -171,7 +185,8 @@ impl Node {
         let timing = parts.config.timing;
         rt::spawn(watchdog::watch_disk(self.clone(), parts.log.clone(), timing, parts.failures.clone()));
         rt::spawn(self.clone().leave_quarantine());
-        rt::spawn(self.clone().join());
+        rt::spawn(self.clone().publish());
+        rt::spawn(controller::run(self.clone()));
     }
 
     /// A lease that this node granted before its start may still run: until it is over, this node neither votes nor
@@ -190,7 +205,7 @@ impl Node {
     }
 
     /// Founds the cluster if need be, then tells everybody where clients reach this node.
-    async fn join(self) {
+    async fn publish(self) {
         let parts = &self.0;
         let founded =
             founding::found(&parts.raft, &parts.identity, &parts.links, &parts.config.founders).await;
@@ -198,15 +213,23 @@ impl Node {
             return parts.failures.report(failure);
         }
         while !self.is_stopping() {
-            let Some(member) = self.own_member() else {
+            let standing = self.0.authority.standing().members.get(&self.node_id()).cloned();
+            let Some(configured) = standing else {
                 rt::sleep(LOOK * 5).await;
                 continue;
             };
-            if self.view().members().contains(&member) {
+            let client_urls = &self.0.config.client_urls;
+            let published = self.view().members().get(&self.node_id()).cloned();
+            if published.is_some_and(|own| own.name == configured.name && own.client_urls == *client_urls) {
                 return;
             }
-            let deadline = rt::now() + limits::REQUEST_TIMEOUT;
-            match self.propose(&Command::PublishMember(member), deadline).await {
+            let publish = Command::PublishMember {
+                id: self.node_id(),
+                name: configured.name,
+                peer_urls: vec![format!("http://{}", configured.address)],
+                client_urls: client_urls.clone(),
+            };
+            match self.propose(&publish, rt::now() + limits::REQUEST_TIMEOUT).await {
                 // Applied where it was proposed; here it will be soon.
                 Ok(_) => return,
                 Err(error) => {
@@ -215,18 +238,6 @@ impl Node {
                 }
             }
         }
-    }
-
-    /// This node as clients are told of it; none before it knows its membership.
-    fn own_member(&self) -> Option<Member> {
-        let standing = self.0.authority.standing();
-        let member = standing.members.get(&self.node_id())?;
-        Some(Member {
-            id: self.node_id(),
-            name: member.name.clone(),
-            peer_urls: vec![format!("http://{}", member.address)],
-            client_urls: self.0.config.client_urls.clone(),
-        })
     }
 
     /// Proposes a command wherever the leader is, and waits until this attempt's outcome is known.

@@ -80,6 +80,6 @@ fn collect(command: &Command, keys: &mut BTreeSet<Bytes>) {
                 }
             }
         }
-        Command::Compact { .. } | Command::PublishMember(_) => {}
+        Command::Compact { .. } | Command::PublishMember { .. } | Command::ChangeMember(_) => {}
     }
 }

@@ -13,12 +13,15 @@ pub(crate) fn command(command: &types::Command) -> log::Command {
         types::Command::DeleteRange(delete) => command::Kind::DeleteRange(delete_range(delete)),
         types::Command::Txn(txn) => command::Kind::Txn(self::txn(txn)),
         types::Command::Compact { revision } => command::Kind::Compact(log::Compact { revision: revision.0 }),
-        types::Command::PublishMember(member) => command::Kind::PublishMember(log::PublishMember {
-            id: member.id.0,
-            name: member.name.clone(),
-            peer_urls: member.peer_urls.clone(),
-            client_urls: member.client_urls.clone(),
-        }),
+        types::Command::PublishMember { id, name, peer_urls, client_urls } => {
+            command::Kind::PublishMember(log::PublishMember {
+                id: id.0,
+                name: name.clone(),
+                peer_urls: peer_urls.clone(),
+                client_urls: client_urls.clone(),
+            })
+        }
+        types::Command::ChangeMember(change) => command::Kind::ChangeMember(change_member(change)),
     };
     log::Command { kind: Some(kind) }
 }
@@ -145,8 +148,52 @@ fn reply(reply: &types::Reply) -> log::Reply {
         }),
         types::Reply::Compact => reply::Kind::Compact(log::Empty {}),
         types::Reply::PublishMember => reply::Kind::PublishMember(log::Empty {}),
+        types::Reply::Member(member) => reply::Kind::Member(self::member(member)),
     };
     log::Reply { kind: Some(kind) }
+}
+
+fn wanted(wanted: types::Wanted) -> log::Wanted {
+    match wanted {
+        types::Wanted::Voter => log::Wanted::Voter,
+        types::Wanted::Learner => log::Wanted::Learner,
+        types::Wanted::Removed => log::Wanted::Removed,
+    }
+}
+
+fn member(member: &types::Member) -> log::Member {
+    log::Member {
+        id: member.id.0,
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        client_urls: member.client_urls.clone(),
+        disk_id: member.disk_id,
+        wanted: wanted(member.wanted).into(),
+        replaces: member.replaces.map_or(0, |id| id.0),
+    }
+}
+
+fn change_member(change: &types::MemberChange) -> log::ChangeMember {
+    use log::change_member::{Add, Join, Kind, Update};
+    let kind = match change {
+        types::MemberChange::Add { peer_urls, wanted, replaces } => Kind::Add(Add {
+            peer_urls: peer_urls.clone(),
+            wanted: self::wanted(*wanted).into(),
+            replaces: replaces.map_or(0, |id| id.0),
+        }),
+        types::MemberChange::Join { name, peer_urls, disk_id, wanted } => Kind::Join(Join {
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
+            disk_id: *disk_id,
+            wanted: self::wanted(*wanted).into(),
+        }),
+        types::MemberChange::Update { id, peer_urls } => {
+            Kind::Update(Update { id: id.0, peer_urls: peer_urls.clone() })
+        }
+        types::MemberChange::Promote { id } => Kind::Promote(id.0),
+        types::MemberChange::Remove { id } => Kind::Remove(id.0),
+    };
+    log::ChangeMember { kind: Some(kind) }
 }
 
 fn key_value(kv: &types::KeyValue) -> log::KeyValue {
@@ -166,6 +213,12 @@ fn rejection(rejection: &types::Rejection) -> log::Rejection {
         types::Rejection::FutureRevision { current } => rejection::Kind::FutureRevision(current.0),
         types::Rejection::KeyNotFound => rejection::Kind::KeyNotFound(log::Empty {}),
         types::Rejection::LeaseNotFound => rejection::Kind::LeaseNotFound(log::Empty {}),
+        types::Rejection::MemberNotFound(id) => rejection::Kind::MemberNotFound(id.0),
+        types::Rejection::MemberRemoved(id) => rejection::Kind::MemberRemoved(id.0),
+        types::Rejection::MemberTaken { what, member } => {
+            rejection::Kind::MemberTaken(log::MemberTaken { what: what.clone(), member: member.0 })
+        }
+        types::Rejection::TooManyMembers(members) => rejection::Kind::TooManyMembers(*members as u64),
         types::Rejection::UnknownCommand(kind) => rejection::Kind::UnknownCommand(kind.clone()),
     };
     log::Rejection { kind: Some(kind) }

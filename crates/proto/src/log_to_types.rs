@@ -16,12 +16,13 @@ pub(crate) fn command(message: log::Command) -> Result<types::Command, DecodeErr
         command::Kind::DeleteRange(delete) => types::Command::DeleteRange(delete_range(delete)?),
         command::Kind::Txn(txn) => types::Command::Txn(self::txn(txn)?),
         command::Kind::Compact(compact) => types::Command::Compact { revision: Revision(compact.revision) },
-        command::Kind::PublishMember(member) => types::Command::PublishMember(types::Member {
+        command::Kind::PublishMember(member) => types::Command::PublishMember {
             id: types::NodeId(member.id),
             name: member.name,
             peer_urls: member.peer_urls,
             client_urls: member.client_urls,
-        }),
+        },
+        command::Kind::ChangeMember(change) => types::Command::ChangeMember(change_member(change)?),
     })
 }
 
@@ -60,6 +61,53 @@ fn range(message: Option<log::KeyRange>, name: &'static str) -> Result<types::Ke
         }
     };
     Ok(types::KeyRange { start: message.start, end })
+}
+
+fn wanted(message: i32) -> Result<types::Wanted, DecodeError> {
+    Ok(match known(log::Wanted::try_from(message).ok(), "Wanted")? {
+        log::Wanted::Voter => types::Wanted::Voter,
+        log::Wanted::Learner => types::Wanted::Learner,
+        log::Wanted::Removed => types::Wanted::Removed,
+    })
+}
+
+/// A member's number where there may be none.
+fn optional_id(id: u64) -> Option<types::NodeId> {
+    Some(types::NodeId(id)).filter(|id| id.0 != 0)
+}
+
+fn member(message: log::Member) -> Result<types::Member, DecodeError> {
+    Ok(types::Member {
+        id: types::NodeId(message.id),
+        name: message.name,
+        peer_urls: message.peer_urls,
+        client_urls: message.client_urls,
+        disk_id: message.disk_id,
+        wanted: wanted(message.wanted)?,
+        replaces: optional_id(message.replaces),
+    })
+}
+
+fn change_member(message: log::ChangeMember) -> Result<types::MemberChange, DecodeError> {
+    use log::change_member::Kind;
+    Ok(match known(message.kind, "ChangeMember.kind")? {
+        Kind::Add(add) => types::MemberChange::Add {
+            peer_urls: add.peer_urls,
+            wanted: wanted(add.wanted)?,
+            replaces: optional_id(add.replaces),
+        },
+        Kind::Join(join) => types::MemberChange::Join {
+            name: join.name,
+            peer_urls: join.peer_urls,
+            disk_id: join.disk_id,
+            wanted: wanted(join.wanted)?,
+        },
+        Kind::Update(update) => {
+            types::MemberChange::Update { id: types::NodeId(update.id), peer_urls: update.peer_urls }
+        }
+        Kind::Promote(id) => types::MemberChange::Promote { id: types::NodeId(id) },
+        Kind::Remove(id) => types::MemberChange::Remove { id: types::NodeId(id) },
+    })
 }
 
 fn put(message: log::Put) -> Result<types::Put, DecodeError> {
@@ -162,6 +210,7 @@ fn reply(message: log::Reply) -> Result<types::Reply, DecodeError> {
         }),
         reply::Kind::Compact(_) => types::Reply::Compact,
         reply::Kind::PublishMember(_) => types::Reply::PublishMember,
+        reply::Kind::Member(member) => types::Reply::Member(self::member(member)?),
     })
 }
 
@@ -184,6 +233,12 @@ fn rejection(message: log::Rejection) -> Result<types::Rejection, DecodeError> {
         }
         rejection::Kind::KeyNotFound(_) => types::Rejection::KeyNotFound,
         rejection::Kind::LeaseNotFound(_) => types::Rejection::LeaseNotFound,
+        rejection::Kind::MemberNotFound(id) => types::Rejection::MemberNotFound(types::NodeId(id)),
+        rejection::Kind::MemberRemoved(id) => types::Rejection::MemberRemoved(types::NodeId(id)),
+        rejection::Kind::MemberTaken(taken) => {
+            types::Rejection::MemberTaken { what: taken.what, member: types::NodeId(taken.member) }
+        }
+        rejection::Kind::TooManyMembers(members) => types::Rejection::TooManyMembers(members as usize),
         rejection::Kind::UnknownCommand(kind) => types::Rejection::UnknownCommand(kind),
     })
 }

@@ -54,12 +54,12 @@ pub fn txn(reply: TxnReply, header: etcd::ResponseHeader) -> etcd::TxnResponse {
 
 /// A member as clients see it.
 #[must_use]
-pub fn member(member: Member, is_learner: bool) -> etcd::Member {
+pub fn member(member: &Member, is_learner: bool) -> etcd::Member {
     etcd::Member {
         id: member.id.0,
-        name: member.name,
-        peer_ur_ls: member.peer_urls,
-        client_ur_ls: member.client_urls,
+        name: member.name.clone(),
+        peer_ur_ls: member.peer_urls.clone(),
+        client_ur_ls: member.client_urls.clone(),
         is_learner,
     }
 }
@@ -90,7 +90,7 @@ fn operation(reply: Reply, header: etcd::ResponseHeader) -> etcd::ResponseOp {
         Reply::DeleteRange(reply) => Some(Response::ResponseDeleteRange(delete_range(reply, header))),
         Reply::Txn(reply) => Some(Response::ResponseTxn(txn(reply, header))),
         // No operation of a transaction has these for an answer.
-        Reply::Blank | Reply::Compact | Reply::PublishMember => None,
+        Reply::Blank | Reply::Compact | Reply::PublishMember | Reply::Member(_) => None,
     };
     etcd::ResponseOp { response }
 }

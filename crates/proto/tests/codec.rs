@@ -7,8 +7,9 @@ use ringfence_proto::command::DecodeError;
 use ringfence_proto::{command, outcome};
 use ringfence_types::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, KeyRange,
-    KeyValue, LeaseId, Member, NodeId, Operation, Outcome, Put, PutLease, PutReply, PutValue, RangeEnd,
-    RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder, SortTarget, Txn, TxnReply,
+    KeyValue, LeaseId, Member, MemberChange, NodeId, Operation, Outcome, Put, PutLease, PutReply, PutValue,
+    RangeEnd, RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder, SortTarget, Txn, TxnReply,
+    Wanted,
 };
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -100,16 +101,60 @@ fn txn_of(operation: impl Strategy<Value = Operation> + Clone) -> impl Strategy<
         .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
 }
 
+fn urls() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("[a-z:/]{0,8}", 0..3)
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    prop_oneof![Just(Wanted::Voter), Just(Wanted::Learner), Just(Wanted::Removed)]
+}
+
+fn other_member() -> impl Strategy<Value = Option<NodeId>> {
+    prop::option::of((1..=u64::MAX).prop_map(NodeId))
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    let texts = ("[a-zß]{0,8}", urls(), urls());
+    (any::<u64>(), texts, any::<u64>(), wanted(), other_member()).prop_map(
+        |(id, (name, peer_urls, client_urls), disk_id, wanted, replaces)| Member {
+            id: NodeId(id),
+            name,
+            peer_urls,
+            client_urls,
+            disk_id,
+            wanted,
+            replaces,
+        },
+    )
+}
+
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    let id = || any::<u64>().prop_map(NodeId);
+    prop_oneof![
+        (urls(), wanted(), other_member()).prop_map(|(peer_urls, wanted, replaces)| MemberChange::Add {
+            peer_urls,
+            wanted,
+            replaces
+        }),
+        ("[a-zß]{0,8}", urls(), any::<u64>(), wanted()).prop_map(|(name, peer_urls, disk_id, wanted)| {
+            MemberChange::Join { name, peer_urls, disk_id, wanted }
+        }),
+        (id(), urls()).prop_map(|(id, peer_urls)| MemberChange::Update { id, peer_urls }),
+        id().prop_map(|id| MemberChange::Promote { id }),
+        id().prop_map(|id| MemberChange::Remove { id }),
+    ]
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
-    let urls = || prop::collection::vec("[a-z:/]{0,8}", 0..3);
     prop_oneof![
         put().prop_map(Command::Put),
         delete_range().prop_map(Command::DeleteRange),
         txn().prop_map(Command::Txn),
         revision().prop_map(|revision| Command::Compact { revision }),
         (any::<u64>(), "[a-zß]{0,8}", urls(), urls()).prop_map(|(id, name, peer_urls, client_urls)| {
-            Command::PublishMember(Member { id: NodeId(id), name, peer_urls, client_urls })
+            Command::PublishMember { id: NodeId(id), name, peer_urls, client_urls }
         }),
+        member_change().prop_map(Command::ChangeMember),
     ]
 }
 
@@ -132,6 +177,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Reply::Blank),
         Just(Reply::Compact),
         Just(Reply::PublishMember),
+        member().prop_map(Reply::Member),
         prop::option::of(key_value()).prop_map(|prev_kv| Reply::Put(PutReply { prev_kv })),
         (any::<u64>(), kvs())
             .prop_map(|(deleted, prev_kvs)| Reply::DeleteRange(DeleteRangeReply { deleted, prev_kvs })),
@@ -155,6 +201,11 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Err(Rejection::KeyNotFound)),
         Just(Err(Rejection::LeaseNotFound)),
         "[a-z]{0,8}".prop_map(|kind| Err(Rejection::UnknownCommand(kind))),
+        (1..=u64::MAX).prop_map(|id| Err(Rejection::MemberNotFound(NodeId(id)))),
+        (1..=u64::MAX).prop_map(|id| Err(Rejection::MemberRemoved(NodeId(id)))),
+        ("[a-z]{0,8}", 1..=u64::MAX)
+            .prop_map(|(what, id)| Err(Rejection::MemberTaken { what, member: NodeId(id) })),
+        (1..1000usize).prop_map(|members| Err(Rejection::TooManyMembers(members))),
     ]
 }
 
@@ -219,12 +270,12 @@ fn the_bytes_of_known_commands_never_change() {
         ),
         (Command::Compact { revision: Revision(300) }, "220308ac02"),
         (
-            Command::PublishMember(Member {
+            Command::PublishMember {
                 id: NodeId(3),
                 name: "n3".to_owned(),
                 peer_urls: vec!["http://p".to_owned()],
                 client_urls: vec!["http://c".to_owned()],
-            }),
+            },
             "82011a080312026e331a08687474703a2f2f702208687474703a2f2f63",
         ),
     ];

@@ -1,18 +1,15 @@
-//! The Cluster service: who the members are.
+//! The Cluster service: who the members are, and who shall be.
 
 use ringfence_proto::etcdserverpb::cluster_server;
 use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_proto::response;
-use ringfence_types::{Freshness, Member};
+use ringfence_types::{Freshness, Member, MemberChange, NodeId, Wanted};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::served::Served;
 use crate::status::Trouble;
 use crate::{deadline, gate};
-
-/// Why a change of members is refused.
-const NO_CHANGE: &str = "members cannot be added, changed or removed in this version";
 
 /// The service.
 pub(crate) struct Cluster {
@@ -31,30 +28,60 @@ impl cluster_server::Cluster for Cluster {
 
     async fn member_add(
         &self,
-        _: Request<etcd::MemberAddRequest>,
+        request: Request<etcd::MemberAddRequest>,
     ) -> Result<Response<etcd::MemberAddResponse>, Status> {
-        self.served.answer(Err(Trouble::Unsupported(NO_CHANGE)))
+        let (metadata, _, request) = request.into_parts();
+        let wanted = if request.is_learner { Wanted::Learner } else { Wanted::Voter };
+        let change = MemberChange::Add { peer_urls: request.peer_ur_ls, wanted, replaces: None };
+        let changed = self.change(&metadata, change).await;
+        self.served.answer(changed.map(|(member, header)| etcd::MemberAddResponse {
+            member: Some(response::member(&member, true)),
+            members: self.members(),
+            header: Some(header),
+        }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<etcd::MemberRemoveRequest>,
+        request: Request<etcd::MemberRemoveRequest>,
     ) -> Result<Response<etcd::MemberRemoveResponse>, Status> {
-        self.served.answer(Err(Trouble::Unsupported(NO_CHANGE)))
+        let (metadata, _, request) = request.into_parts();
+        let changed = self.change(&metadata, MemberChange::Remove { id: NodeId(request.id) }).await;
+        self.served.answer(
+            changed.map(|(_, header)| etcd::MemberRemoveResponse {
+                members: self.members(),
+                header: Some(header),
+            }),
+        )
     }
 
     async fn member_update(
         &self,
-        _: Request<etcd::MemberUpdateRequest>,
+        request: Request<etcd::MemberUpdateRequest>,
     ) -> Result<Response<etcd::MemberUpdateResponse>, Status> {
-        self.served.answer(Err(Trouble::Unsupported(NO_CHANGE)))
+        let (metadata, _, request) = request.into_parts();
+        let change = MemberChange::Update { id: NodeId(request.id), peer_urls: request.peer_ur_ls };
+        let changed = self.change(&metadata, change).await;
+        self.served.answer(
+            changed.map(|(_, header)| etcd::MemberUpdateResponse {
+                members: self.members(),
+                header: Some(header),
+            }),
+        )
     }
 
     async fn member_promote(
         &self,
-        _: Request<etcd::MemberPromoteRequest>,
+        request: Request<etcd::MemberPromoteRequest>,
     ) -> Result<Response<etcd::MemberPromoteResponse>, Status> {
-        self.served.answer(Err(Trouble::Unsupported(NO_CHANGE)))
+        let (metadata, _, request) = request.into_parts();
+        let changed = self.change(&metadata, MemberChange::Promote { id: NodeId(request.id) }).await;
+        self.served.answer(
+            changed.map(|(_, header)| etcd::MemberPromoteResponse {
+                members: self.members(),
+                header: Some(header),
+            }),
+        )
     }
 }
 
@@ -66,27 +93,40 @@ impl Cluster {
     ) -> Result<etcd::MemberListResponse, Trouble> {
         let node = &self.served.node;
         gate::leader(metadata, node)?;
-        let view = if request.linearizable {
-            node.read_barrier(Freshness::Linearizable, deadline::of(metadata)).await?
-        } else {
-            node.view()
-        };
-        let published = view.members();
-        // Who belongs to the cluster stands in Raft's configuration; where clients reach a member, it has published
-        // itself, when it started for the first time.
-        let members = node.status().members.into_iter().map(|configured| {
-            let published = published.iter().find(|member| member.id == configured.id).cloned();
-            let member = published.unwrap_or_else(|| Member {
-                id: configured.id,
-                name: configured.name,
-                peer_urls: vec![format!("http://{}", configured.peer_address)],
-                client_urls: Vec::new(),
-            });
-            response::member(member, !configured.is_voter)
-        });
-        Ok(etcd::MemberListResponse {
-            members: members.collect(),
-            header: Some(self.served.header(view.revision())),
-        })
+        if request.linearizable {
+            node.read_barrier(Freshness::Linearizable, deadline::of(metadata)).await?;
+        }
+        Ok(etcd::MemberListResponse { members: self.members(), header: Some(self.served.header_now()) })
+    }
+
+    async fn change(
+        &self,
+        metadata: &MetadataMap,
+        change: MemberChange,
+    ) -> Result<(Member, etcd::ResponseHeader), Trouble> {
+        gate::leader(metadata, &self.served.node)?;
+        let member = self.served.node.change_member(&change, deadline::of(metadata)).await?;
+        Ok((member, self.served.header_now()))
+    }
+
+    /// The members as this node knows them: those that are wanted, and founders that have not written themselves down yet. Who
+    /// votes stands in Raft's own membership.
+    fn members(&self) -> Vec<etcd::Member> {
+        let configured = self.served.node.status().members;
+        let roster = self.served.node.view().members();
+        let votes = |id: NodeId| configured.iter().any(|member| member.id == id && member.is_voter);
+        let written = roster.values().filter(|member| member.is_wanted());
+        let mut members: Vec<etcd::Member> =
+            written.map(|member| response::member(member, !votes(member.id))).collect();
+        let unwritten = configured.iter().filter(|member| !roster.contains_key(&member.id));
+        members.extend(unwritten.map(|member| etcd::Member {
+            id: member.id.0,
+            name: member.name.clone(),
+            peer_ur_ls: vec![format!("http://{}", member.peer_address)],
+            client_ur_ls: Vec::new(),
+            is_learner: !member.is_voter,
+        }));
+        members.sort_by_key(|member| member.id);
+        members
     }
 }

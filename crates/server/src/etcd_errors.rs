@@ -27,6 +27,13 @@ fixed! {
     COMPACTED = OutOfRange "etcdserver: mvcc: required revision has been compacted";
     FUTURE_REVISION = OutOfRange "etcdserver: mvcc: required revision is a future revision";
     LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";
+    PEER_URL_EXISTS = FailedPrecondition "etcdserver: Peer URLs already exists";
+    MEMBER_NOT_ENOUGH_STARTED = FailedPrecondition "etcdserver: re-configuration failed due to not enough started members";
+    MEMBER_BAD_URLS = InvalidArgument "etcdserver: given member URLs are invalid";
+    MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
+    MEMBER_NOT_LEARNER = FailedPrecondition "etcdserver: can only promote a learner member";
+    LEARNER_NOT_READY = FailedPrecondition "etcdserver: can only promote a learner member which is in sync with leader";
+    TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = ResourceExhausted "etcdserver: too many requests";
     NO_LEADER = Unavailable "etcdserver: no leader";

@@ -72,10 +72,6 @@ impl Served {
     fn leader_client_urls(&self) -> Vec<String> {
         let Some(leader) = self.node.leader() else { return Vec::new() };
         let members = self.node.view().members();
-        members
-            .into_iter()
-            .find(|member| member.id == leader)
-            .map(|member| member.client_urls)
-            .unwrap_or_default()
+        members.get(&leader).map(|member| member.client_urls.clone()).unwrap_or_default()
     }
 }

@@ -14,7 +14,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use ringfence_consensus::{BarrierError, Failure, ProposeError, ReadOnly, TransferError};
+use ringfence_consensus::{BarrierError, Failure, MemberError, ProposeError, ReadOnly, TransferError};
 use ringfence_proto::ERROR_DETAIL_KEY;
 use ringfence_proto::request::ParseError;
 use ringfence_proto::ringfence_v1::ErrorDetail;
@@ -50,6 +50,8 @@ pub(crate) enum Trouble {
     Read(ReadError),
     /// Leadership was not handed over.
     Transfer(TransferError),
+    /// The members were not changed, or not yet.
+    Member(MemberError),
     /// A copy of the state could not be made.
     Snapshot(Failure),
     /// A file could not be read while it was being sent.
@@ -110,6 +112,7 @@ impl Trouble {
             Trouble::Read(ReadError::Rejected(rejection)) => rejected(rejection),
             Trouble::Read(ReadError::Store(error)) => refused(etcd::UNHEALTHY, "state_unreadable", error),
             Trouble::Transfer(error) => transfer(error),
+            Trouble::Member(error) => member(error),
             Trouble::Snapshot(failure) => refused(etcd::UNHEALTHY, "snapshot_failed", failure),
             Trouble::SnapshotFile(error) => {
                 refused(etcd::UNHEALTHY, "snapshot_failed", format!("the copy cannot be read back: {error}"))
@@ -178,6 +181,11 @@ fn rejected(rejection: &Rejection) -> Told {
         Rejection::FutureRevision { .. } => refused(etcd::FUTURE_REVISION, "future_revision", rejection),
         Rejection::KeyNotFound => refused(etcd::KEY_NOT_FOUND, "key_not_found", rejection),
         Rejection::LeaseNotFound => refused(etcd::LEASE_NOT_FOUND, "lease_not_found", rejection),
+        Rejection::MemberNotFound(_) => refused(etcd::MEMBER_NOT_FOUND, "member_not_found", rejection),
+        // As etcd does: whoever is gone is not there.
+        Rejection::MemberRemoved(_) => refused(etcd::MEMBER_NOT_FOUND, "member_removed", rejection),
+        Rejection::MemberTaken { .. } => refused(etcd::PEER_URL_EXISTS, "member_taken", rejection),
+        Rejection::TooManyMembers(_) => refused(etcd::TOO_MANY_LEARNERS, "too_many_members", rejection),
         Rejection::UnknownCommand(_) => refused(etcd::NOT_CAPABLE, "unknown_command", rejection),
     }
 }
@@ -242,6 +250,22 @@ fn transfer(error: &TransferError) -> Told {
     }
 }
 
+fn member(error: &MemberError) -> Told {
+    match error {
+        MemberError::Invalid(_) => refused(etcd::MEMBER_BAD_URLS, "member_urls", error),
+        MemberError::NotEnoughHealthy(_) => {
+            refused(etcd::MEMBER_NOT_ENOUGH_STARTED, "not_enough_healthy_voters", error)
+        }
+        MemberError::NotInSync { .. } => refused(etcd::LEARNER_NOT_READY, "learner_not_in_sync", error),
+        MemberError::NotLearner(_) => refused(etcd::MEMBER_NOT_LEARNER, "not_a_learner", error),
+        MemberError::Rejected(rejection) => rejected(rejection),
+        MemberError::Propose(error) => propose(error),
+        MemberError::Unfinished(_) => {
+            Told { applied: AttemptApplied::Yes, ..unknown(etcd::TIMEOUT, "member_change_under_way", error) }
+        }
+    }
+}
+
 macro_rules! trouble_from {
     ($($error:ty => $variant:ident),* $(,)?) => {
         $(impl From<$error> for Trouble {
@@ -259,6 +283,7 @@ trouble_from! {
     BarrierError => Barrier,
     ReadError => Read,
     TransferError => Transfer,
+    MemberError => Member,
 }
 
 #[cfg(test)]
@@ -320,6 +345,23 @@ mod tests {
             (TransferError::NotLeader.into(), etcd::NOT_LEADER, No),
             (TransferError::BadTarget(NodeId(9)).into(), etcd::BAD_TRANSFEREE, No),
             (TransferError::Timeout(NodeId(2)).into(), etcd::TIMEOUT, Unknown),
+            (MemberError::Invalid("nowhere".to_owned()).into(), etcd::MEMBER_BAD_URLS, No),
+            (MemberError::NotEnoughHealthy("1 of 2".to_owned()).into(), etcd::MEMBER_NOT_ENOUGH_STARTED, No),
+            (
+                MemberError::NotInSync { id: NodeId(7), reason: "it lags".to_owned() }.into(),
+                etcd::LEARNER_NOT_READY,
+                No,
+            ),
+            (MemberError::NotLearner(NodeId(7)).into(), etcd::MEMBER_NOT_LEARNER, No),
+            (MemberError::Unfinished(NodeId(7)).into(), etcd::TIMEOUT, AttemptApplied::Yes),
+            (Rejection::MemberNotFound(NodeId(7)).into(), etcd::MEMBER_NOT_FOUND, No),
+            (Rejection::MemberRemoved(NodeId(7)).into(), etcd::MEMBER_NOT_FOUND, No),
+            (
+                Rejection::MemberTaken { what: "a:1".to_owned(), member: NodeId(7) }.into(),
+                etcd::PEER_URL_EXISTS,
+                No,
+            ),
+            (Rejection::TooManyMembers(128).into(), etcd::TOO_MANY_LEARNERS, No),
             (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),

@@ -3,13 +3,12 @@
 //! Deterministic: what comes out depends on the state and the entries alone, so every member gets the same state and the
 //! same outcomes, in whatever batches the entries arrive.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use ringfence_proto::command::{self, DecodeError};
-use ringfence_types::{Applied, Command, LogId, Outcome, Rejection, Reply, Revision};
+use ringfence_types::{Applied, Command, Index, LogId, Outcome, Rejection, Reply, Revision};
 
 use crate::error::{ReadError, StoreError};
+use crate::roster;
 use crate::sources::Sources;
 use crate::state::State;
 use crate::transaction::Transaction;
@@ -49,7 +48,7 @@ pub(crate) fn entry(sources: &Sources, state: &mut State, entry: &Entry) -> Resu
             Ok(applied(state, Reply::Blank))
         }
         Payload::Command(bytes) => match command::decode(bytes) {
-            Ok(command) => carry_out(sources, state, &command, bytes.len())?,
+            Ok(command) => carry_out(sources, state, &command, entry.log_id.index, bytes.len())?,
             Err(error @ DecodeError::Unknown { .. }) => Err(Rejection::UnknownCommand(error.to_string())),
             Err(error) => {
                 return Err(StoreError::Command { index: entry.log_id.index.0, reason: error.to_string() });
@@ -60,18 +59,23 @@ pub(crate) fn entry(sources: &Sources, state: &mut State, entry: &Entry) -> Resu
     Ok(outcome)
 }
 
-/// Carries out one command that came in `entry_bytes` bytes.
+/// Carries out one command that stands at `index`, in `entry_bytes` bytes.
 pub(crate) fn carry_out(
     sources: &Sources,
     state: &mut State,
     command: &Command,
+    index: Index,
     entry_bytes: usize,
 ) -> Result<Outcome, StoreError> {
     match command {
         Command::Compact { revision } => return Ok(compact(state, *revision)),
-        Command::PublishMember(member) => {
-            Arc::make_mut(&mut state.members).insert(member.id, member.clone());
-            return Ok(Ok(applied(state, Reply::PublishMember)));
+        Command::PublishMember { id, name, peer_urls, client_urls } => {
+            let published = roster::publish(state.members_mut(), *id, name, peer_urls, client_urls);
+            return Ok(published.map(|()| applied(state, Reply::PublishMember)));
+        }
+        Command::ChangeMember(change) => {
+            let changed = roster::change(state.members_mut(), change, index);
+            return Ok(changed.map(|member| applied(state, Reply::Member(member))));
         }
         Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) => {}
     }
@@ -80,7 +84,9 @@ pub(crate) fn carry_out(
         Command::Put(put) => transaction.put(put).map(Reply::Put),
         Command::DeleteRange(delete) => transaction.delete_range(delete).map(Reply::DeleteRange),
         Command::Txn(txn) => transaction.txn(txn).map(Reply::Txn),
-        Command::Compact { .. } | Command::PublishMember(_) => unreachable!("answered above"),
+        Command::Compact { .. } | Command::PublishMember { .. } | Command::ChangeMember(_) => {
+            unreachable!("answered above")
+        }
     };
     let reply = match reply {
         Ok(reply) => reply,

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `index` | key of any length, 12 bytes of stamp, inverted | [`INDEX_VALUE_BYTES`]: create revision, version, lease (8 each), flags (1), hash (16) |
 //! | `history` | 12 bytes of stamp | flags (1), create revision, version, lease (8 each), length of the key (4), key, value |
-//! | `members` | node id | length and bytes of the name, number of peer URLs, each with its length, the same for client URLs |
+//! | `members` | node id | length and bytes of the name, number of peer URLs, each with its length, the same for client URLs; then (absent in rows of the first version) disk id (8), wanted (1), the member that it replaces (8) |
 //! | `meta` | name | see [`meta_name`] |
 //!
 //! A stamp is a revision (8) and a number within it (4). The index holds it inverted, so that a key's newest version
@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 use redb::TableDefinition;
-use ringfence_types::{Index, LeaseId, LogId, Member, NodeId, Revision, Term};
+use ringfence_types::{Index, LeaseId, LogId, Member, NodeId, Revision, Term, Wanted};
 
 use crate::error::StoreError;
 use crate::hash::RowHash;
@@ -251,6 +251,13 @@ pub(crate) fn encode_member(member: &Member) -> Vec<u8> {
         push(&urls.len().to_string());
         urls.iter().for_each(|url| push(url));
     }
+    bytes.extend_from_slice(&member.disk_id.to_be_bytes());
+    bytes.push(match member.wanted {
+        Wanted::Voter => 0,
+        Wanted::Learner => 1,
+        Wanted::Removed => 2,
+    });
+    bytes.extend_from_slice(&member.replaces.map_or(0, |id| id.0).to_be_bytes());
     bytes
 }
 
@@ -259,8 +266,22 @@ pub(crate) fn decode_member(id: u64, bytes: &[u8]) -> Result<Member, StoreError>
     let name = reader.text()?;
     let peer_urls = reader.texts()?;
     let client_urls = reader.texts()?;
+    let id = NodeId(id);
+    if reader.bytes.is_empty() {
+        // Written by the first version, which knew founders alone.
+        let (disk_id, wanted, replaces) = (0, Wanted::Voter, None);
+        return Ok(Member { id, name, peer_urls, client_urls, disk_id, wanted, replaces });
+    }
+    let disk_id = reader.u64()?;
+    let wanted = match reader.array()? {
+        [0] => Wanted::Voter,
+        [1] => Wanted::Learner,
+        [2] => Wanted::Removed,
+        _ => return Err(reader.corrupt()),
+    };
+    let replaces = Some(NodeId(reader.u64()?)).filter(|id| id.0 != 0);
     reader.end()?;
-    Ok(Member { id: NodeId(id), name, peer_urls, client_urls })
+    Ok(Member { id, name, peer_urls, client_urls, disk_id, wanted, replaces })
 }
 
 pub(crate) fn encode_log_id(log_id: LogId) -> [u8; 24] {
@@ -446,6 +467,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn members_of_the_first_version_are_founders() {
+        let member = Member {
+            id: NodeId(7),
+            name: "a".into(),
+            peer_urls: vec!["http://a:2380".into()],
+            client_urls: Vec::new(),
+            disk_id: 0,
+            wanted: Wanted::Voter,
+            replaces: None,
+        };
+        let bytes = encode_member(&member);
+        assert_eq!(decode_member(7, &bytes[..bytes.len() - 17]).expect("it is lawful"), member);
+        assert!(decode_member(7, &bytes[..bytes.len() - 1]).is_err());
+    }
+
     proptest! {
         #[test]
         fn the_index_is_ordered_by_key_and_then_from_new_to_old(
@@ -459,13 +496,23 @@ mod tests {
         }
 
         #[test]
-        fn members_come_back_whole(name in ".{0,9}", urls in prop::collection::vec(".{0,9}", 0..5), split in 0..5usize) {
+        fn members_come_back_whole(
+            name in ".{0,9}",
+            urls in prop::collection::vec(".{0,9}", 0..5),
+            split in 0..5usize,
+            disk_id in any::<u64>(),
+            wanted in prop::sample::select(vec![Wanted::Voter, Wanted::Learner, Wanted::Removed]),
+            replaces in prop::option::of((1..=u64::MAX).prop_map(NodeId)),
+        ) {
             let split = split.min(urls.len());
             let member = Member {
                 id: NodeId(7),
                 name,
                 peer_urls: urls[..split].to_vec(),
                 client_urls: urls[split..].to_vec(),
+                disk_id,
+                wanted,
+                replaces,
             };
             prop_assert_eq!(decode_member(7, &encode_member(&member)).unwrap(), member);
         }

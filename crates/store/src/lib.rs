@@ -31,6 +31,7 @@ mod layout;
 mod meta;
 mod options;
 mod read;
+mod roster;
 mod row;
 mod snapshot;
 pub mod snapshot_file;

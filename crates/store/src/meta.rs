@@ -26,6 +26,7 @@ pub(crate) fn write(
     housekeeping: Housekeeping,
 ) -> Result<(), StoreError> {
     let mut members = transaction.open_table(MEMBERS)?;
+    members.retain(|id, _| state.members.contains_key(&NodeId(id)))?;
     for member in state.members.values() {
         members.insert(member.id.0, layout::encode_member(member).as_slice())?;
     }

@@ -49,6 +49,11 @@ impl State {
         }
     }
 
+    /// The members' records, to be changed.
+    pub fn members_mut(&mut self) -> &mut BTreeMap<NodeId, Member> {
+        Arc::make_mut(&mut self.members)
+    }
+
     /// The hash of the whole logical state.
     pub fn hash(&self) -> StateHash {
         let mut sum = self.row_sum;

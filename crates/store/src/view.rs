@@ -1,9 +1,12 @@
 //! What a reader sees: one state at one applied index.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringfence_types::{KeyRange, KeyValue, LogId, Member, RangeQuery, RangeReply, Revision, Txn, TxnReply};
+use ringfence_types::{
+    KeyRange, KeyValue, LogId, Member, NodeId, RangeQuery, RangeReply, Revision, Txn, TxnReply,
+};
 
 use crate::error::ReadError;
 use crate::file::guarded;
@@ -169,10 +172,10 @@ impl View {
         Ok(HashKv { hash: crc32c::crc32c(&sum.0.to_be_bytes()), compacted, revision })
     }
 
-    /// What the members have told about themselves, by their numbers.
+    /// The members' records, those of removed members included.
     #[must_use]
-    pub fn members(&self) -> Vec<Member> {
-        self.state.members.values().cloned().collect()
+    pub fn members(&self) -> Arc<BTreeMap<NodeId, Member>> {
+        self.state.members.clone()
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {

@@ -5,7 +5,7 @@ mod support;
 use ringfence_disk::{Disk, SimDisk};
 use ringfence_store::{Position, STATE_FILE, Store, StoreError, snapshot_file};
 use ringfence_types::{
-    Command, DeleteRange, KeyRange, LeaseId, Member, NodeId, Put, PutLease, PutValue, RangeQuery, Revision,
+    Command, DeleteRange, KeyRange, LeaseId, NodeId, Put, PutLease, PutValue, RangeQuery, Revision,
 };
 use support::{apply, bytes, open};
 
@@ -29,13 +29,13 @@ fn everything(store: &Store, revision: Option<Revision>) -> ringfence_types::Ran
 /// A store with rows in the base and in the head, tombstones, a compaction and a member.
 fn lived_in(disk: &SimDisk) -> Store {
     let store = open(disk).expect("an empty disk");
-    let member = Member {
+    let member = Command::PublishMember {
         id: NodeId(2),
         name: "two".into(),
         peer_urls: vec!["http://two:1".into()],
         client_urls: Vec::new(),
     };
-    apply(&store, &Command::PublishMember(member)).expect("applied");
+    apply(&store, &member).expect("applied");
     for round in 0..3 {
         for key in 0..50 {
             apply(&store, &put(&format!("key-{key:02}"), &format!("{round}"))).expect("applied");

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use crate::key::{KeyRange, LeaseId, Revision};
+use crate::member::MemberChange;
 use crate::position::NodeId;
 use crate::query::RangeQuery;
 
@@ -21,8 +22,19 @@ pub enum Command {
         /// The oldest revision that can still be read.
         revision: Revision,
     },
-    /// Write down how a member can be reached by clients; each member proposes its own when it has started.
-    PublishMember(Member),
+    /// Write down a member's name and how clients reach it; each member proposes its own when it has started.
+    PublishMember {
+        /// The member.
+        id: NodeId,
+        /// Its name.
+        name: String,
+        /// Where peers reach it, as URLs; counts only where nothing is known of the member yet.
+        peer_urls: Vec<String>,
+        /// Where clients reach it, as URLs.
+        client_urls: Vec<String>,
+    },
+    /// Change who shall belong to the cluster.
+    ChangeMember(MemberChange),
 }
 
 /// Store a value under a key.
@@ -127,19 +139,6 @@ pub enum CompareTarget {
     Value(Bytes),
     /// The lease.
     Lease(LeaseId),
-}
-
-/// What clients are told about a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// The member's number.
-    pub id: NodeId,
-    /// The name its operator gave it.
-    pub name: String,
-    /// Where peers reach it, as URLs.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it, as URLs; empty until it has started for the first time.
-    pub client_urls: Vec<String>,
 }
 
 impl Txn {

@@ -3,20 +3,21 @@
 //!
 //! Nothing here does I/O, reads a clock or can be serialised: only `ringfence-proto` turns these types into bytes and
 //! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] (what is asked),
-//! [`command`] (what is replicated), [`outcome`] (what comes back), [`limits`] (how much of it).
+//! [`command`] (what is replicated), [`member`] (who belongs to the cluster), [`outcome`] (what comes back), [`limits`] (how much of it).
 
 pub mod command;
 pub mod key;
 pub mod limits;
+pub mod member;
 pub mod outcome;
 pub mod position;
 pub mod query;
 
 pub use command::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Member, Operation, Put, PutLease,
-    PutValue, Txn,
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Operation, Put, PutLease, PutValue, Txn,
 };
 pub use key::{KeyRange, KeyValue, LeaseId, RangeEnd, Revision};
+pub use member::{Member, MemberChange, Wanted};
 pub use outcome::{
     Applied, DeleteRangeReply, Event, EventKind, Outcome, PutReply, RangeReply, Rejection, Reply, TxnReply,
 };

@@ -39,6 +39,13 @@ pub const PEER_CONNECTIONS_MAX: usize = 256;
 /// Bytes of a snapshot in one chunk.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
 
+/// Most members of a cluster, learners and those that have not started yet included.
+pub const MEMBERS_MAX: usize = 128;
+/// Most addresses of one kind that a member may have, and the longest of them in bytes.
+pub const MEMBER_URLS_MAX: usize = 8;
+/// The longest name or address of a member, in bytes.
+pub const MEMBER_TEXT_BYTES_MAX: usize = 1 << 10;
+
 /// Longest that a client's request may wait for Raft when the client names no deadline of its own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 

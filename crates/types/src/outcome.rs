@@ -4,6 +4,8 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::key::{KeyValue, Revision};
+use crate::member::Member;
+use crate::position::NodeId;
 
 /// What came of a command: the same on every member that applied it. A refusal is an answer too.
 pub type Outcome = Result<Applied, Rejection>;
@@ -34,6 +36,8 @@ pub enum Reply {
     Compact,
     /// The member is written down.
     PublishMember,
+    /// The member as it is wanted now.
+    Member(Member),
 }
 
 /// Answer to a put.
@@ -93,6 +97,27 @@ pub enum Rejection {
     /// The put names a lease that does not exist.
     #[error("requested lease not found")]
     LeaseNotFound,
+    /// There is no such member.
+    #[error("member {0} is not known")]
+    MemberNotFound(NodeId),
+    /// The member has been removed, and its number is never used again.
+    #[error(
+        "member {0} was removed from the cluster; it can come back on an empty data directory alone, as a new member"
+    )]
+    MemberRemoved(NodeId),
+    /// Another member has one of the addresses, or the name, with another disk.
+    #[error(
+        "{what} is that of member {member} already; if its disk was lost or emptied, `ringfence member rejoin` brings it back"
+    )]
+    MemberTaken {
+        /// The address or the name.
+        what: String,
+        /// Whose it is.
+        member: NodeId,
+    },
+    /// The cluster has as many members as it can.
+    #[error("the cluster has {0} members already, as many as it can")]
+    TooManyMembers(usize),
     /// The command is of a kind that this build does not know. Cannot happen while the cluster version gates new kinds.
     #[error("unknown command: {0}")]
     UnknownCommand(String),

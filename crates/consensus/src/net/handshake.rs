@@ -82,6 +82,13 @@ pub(crate) enum HandshakeError {
     Timeout,
 }
 
+impl HandshakeError {
+    /// Whether what came back was no frame of a peer at all.
+    pub(crate) fn is_foreign_protocol(&self) -> bool {
+        matches!(self, HandshakeError::Io(error) if error.kind() == io::ErrorKind::InvalidData)
+    }
+}
+
 impl PeerBook {
     /// Takes over the membership's disk ids.
     pub(crate) fn set_members(&self, members: impl IntoIterator<Item = (NodeId, u64)>) {
@@ -232,32 +239,7 @@ impl Local {
         channel: Channel,
         target: NodeId,
     ) -> Result<Session, HandshakeError> {
-        let dialling = async {
-            let mut reader = FrameReader::new(connection.reader, limits::HANDSHAKE_FRAME_BYTES_MAX);
-            let mut writer = FrameWriter::new(connection.writer);
-            let own = self.hello(channel, target);
-            writer.send(&own).await?;
-            let reply: HelloReply = reader.expect().await?;
-            let hello = match reply.reply {
-                Some(hello_reply::Reply::Hello(hello)) => hello,
-                Some(hello_reply::Reply::Refusal(reason)) => {
-                    return Err(HandshakeError::RefusedByPeer(reason));
-                }
-                None => return Err(HandshakeError::Refused("an empty handshake".to_owned())),
-            };
-            if hello.node_id != target.0 {
-                let found = NodeId(hello.node_id);
-                let reason = format!("node {target} was expected at this address, but node {found} is there");
-                return Err(HandshakeError::Refused(reason));
-            }
-            let expected = self.proof(b"answering", &own, &hello);
-            self.check_proof(&expected, &reply.mac, &hello.name).map_err(HandshakeError::Refused)?;
-            self.admit_answering(&hello).map_err(HandshakeError::Refused)?;
-            writer.send(&Proof { mac: self.proof(b"dialling", &own, &hello) }).await?;
-            reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
-            Ok(Session { reader, writer, hello })
-        };
-        let result = rt::timeout(HANDSHAKE_TIMEOUT, dialling).await.unwrap_or(Err(HandshakeError::Timeout));
+        let result = self.speak_first(connection, channel, Some(target)).await;
         match &result {
             Ok(_) => self.peers.note_refusal(target, None),
             Err(error @ (HandshakeError::Refused(_) | HandshakeError::RefusedByPeer(_))) => {
@@ -267,6 +249,48 @@ impl Local {
             Err(HandshakeError::Io(_) | HandshakeError::Timeout) => {}
         }
         result
+    }
+
+    /// Dials a member of a cluster that this node does not belong to yet.
+    pub(super) async fn dial_to_join(&self, connection: Connection) -> Result<Session, HandshakeError> {
+        self.speak_first(connection, Channel::Join, None).await
+    }
+
+    async fn speak_first(
+        &self,
+        connection: Connection,
+        channel: Channel,
+        target: Option<NodeId>,
+    ) -> Result<Session, HandshakeError> {
+        let dialling = async {
+            let mut reader = FrameReader::new(connection.reader, limits::HANDSHAKE_FRAME_BYTES_MAX);
+            let mut writer = FrameWriter::new(connection.writer);
+            let own = self.hello(channel, target.unwrap_or(NodeId(0)));
+            writer.send(&own).await?;
+            let reply: HelloReply = reader.expect().await?;
+            let hello = match reply.reply {
+                Some(hello_reply::Reply::Hello(hello)) => hello,
+                Some(hello_reply::Reply::Refusal(reason)) => {
+                    return Err(HandshakeError::RefusedByPeer(reason));
+                }
+                None => return Err(HandshakeError::Refused("an empty handshake".to_owned())),
+            };
+            if let Some(target) = target.filter(|target| target.0 != hello.node_id) {
+                let found = NodeId(hello.node_id);
+                let reason = format!("node {target} was expected at this address, but node {found} is there");
+                return Err(HandshakeError::Refused(reason));
+            }
+            let expected = self.proof(b"answering", &own, &hello);
+            self.check_proof(&expected, &reply.mac, &hello.name).map_err(HandshakeError::Refused)?;
+            // A node that joins has nothing yet that could contradict the other.
+            if target.is_some() {
+                self.admit_answering(&hello).map_err(HandshakeError::Refused)?;
+            }
+            writer.send(&Proof { mac: self.proof(b"dialling", &own, &hello) }).await?;
+            reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
+            Ok(Session { reader, writer, hello })
+        };
+        rt::timeout(HANDSHAKE_TIMEOUT, dialling).await.unwrap_or(Err(HandshakeError::Timeout))
     }
 
     /// Answers on a connection that somebody opened.
@@ -279,7 +303,11 @@ impl Local {
             let mac = self.proof(b"answering", &hello, &own);
             // With a secret nothing is believed, nor adopted, before the proof; without one the checks can come first,
             // so that the refused side is told why.
-            let admitted = if self.secret.is_none() { self.admit(&hello) } else { self.precheck(&hello) };
+            let admitted = match (&self.secret, hello.channel()) {
+                (_, Channel::Join) => Self::admit_joining(&hello),
+                (None, _) => self.admit(&hello),
+                (Some(_), _) => self.precheck(&hello),
+            };
             let protocol = match admitted {
                 Ok(protocol) => protocol,
                 Err(reason) => return Self::refuse(&mut writer, reason).await,
@@ -289,13 +317,24 @@ impl Local {
             let proof: Proof = reader.expect().await?;
             let expected = self.proof(b"dialling", &hello, &own);
             self.check_proof(&expected, &proof.mac, &hello.name).map_err(HandshakeError::Refused)?;
-            if self.secret.is_some() {
+            if self.secret.is_some() && hello.channel() != Channel::Join {
                 self.admit(&hello).map_err(HandshakeError::Refused)?;
             }
             reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
             Ok(Session { reader, writer, hello })
         };
         rt::timeout(HANDSHAKE_TIMEOUT, answering).await.unwrap_or(Err(HandshakeError::Timeout))
+    }
+
+    /// Why a node that asks to belong to the cluster is not even listened to, if it is not.
+    fn admit_joining(hello: &Hello) -> Result<u32, String> {
+        if hello.protocol_max < PROTOCOL_MIN || hello.protocol_min > PROTOCOL_MAX {
+            return Err("no common protocol version".to_owned());
+        }
+        if hello.nonce.len() != NONCE_BYTES || hello.disk_id == 0 {
+            return Err("a handshake without a nonce or a disk".to_owned());
+        }
+        Ok(hello.protocol_max.min(PROTOCOL_MAX))
     }
 
     /// What can be said of a Hello that is not proven yet: only that the two speak the same protocol.

@@ -1,10 +1,11 @@
-//! The peers' transport: from byte streams ([`Network`]) over frames and the handshake to the four channels between two
+//! The peers' transport: from byte streams ([`Network`]) over frames and the handshake to the channels between two
 //! members. A simulator replaces [`Network`] alone; frames, handshake and channels are the real ones there too.
 
 mod frame;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handshake;
+pub(crate) mod join;
 mod links;
 mod mux;
 mod pipeline;

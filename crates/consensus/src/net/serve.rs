@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
-use ringfence_proto::peers::{self as wire, Channel, ReplyFrame, RequestFrame, reply, request};
+use ringfence_proto::peers::{self as wire, Channel, ReplyFrame, RequestFrame, reply, request::Body};
 use ringfence_types::limits;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::handshake::{HandshakeError, Local, Session};
-use super::{Connection, Network, pipeline, serve_append, serve_forward, serve_snapshot};
+use super::{Connection, Network, join, pipeline, serve_append, serve_forward, serve_snapshot};
 use crate::authority::Authority;
+use crate::membership::request::{self, Judge};
 use crate::propose::Proposer;
 use crate::raft::codec;
 use crate::raft::state_machine::Shelf;
@@ -29,6 +30,7 @@ pub(crate) struct Door {
     pub(crate) authority: Arc<Authority>,
     pub(crate) proposer: Proposer,
     pub(crate) reads: Reads,
+    pub(crate) judge: Judge,
     /// While set, this node gives nobody its vote: a lease that it granted before its start may still run.
     pub(crate) quarantine: Arc<AtomicBool>,
 }
@@ -68,6 +70,7 @@ async fn serve_connection(door: &Arc<Door>, connection: Connection) {
         Channel::Append => serve_append::serve(door, session).await,
         Channel::Snapshot => serve_snapshot::serve(door, session).await,
         Channel::Forward => serve_forward::serve(door, session).await,
+        Channel::Join => join::serve(door, session).await,
         Channel::Unspecified => Err(std::io::Error::other("the peer names no channel")),
     };
     if let Err(error) = served {
@@ -106,14 +109,15 @@ async fn serve_control(door: &Arc<Door>, session: Session) -> std::io::Result<()
     }
 }
 
-async fn answer(door: &Door, body: Option<request::Body>) -> reply::Body {
+async fn answer(door: &Door, body: Option<Body>) -> reply::Body {
     let answered = match body {
-        Some(request::Body::Heartbeat(request)) => heartbeat(door, &request).await,
-        Some(request::Body::Vote(request)) => vote(door, &request, false).await,
-        Some(request::Body::PreVote(request)) => vote(door, &request, true).await,
-        Some(request::Body::Transfer(request)) => transfer(door, &request).await,
-        Some(request::Body::ReadIndex(request)) => Ok(read_index(door, &request).await),
-        Some(request::Body::Command(_)) => Err("a write on the control channel".to_owned()),
+        Some(Body::Heartbeat(request)) => heartbeat(door, &request).await,
+        Some(Body::Vote(request)) => vote(door, &request, false).await,
+        Some(Body::PreVote(request)) => vote(door, &request, true).await,
+        Some(Body::Transfer(request)) => transfer(door, &request).await,
+        Some(Body::ReadIndex(request)) => Ok(read_index(door, &request).await),
+        Some(Body::ChangeMember(command)) => Ok(request::answer(&door.judge, &command).await),
+        Some(Body::Command(_)) => Err("a write on the control channel".to_owned()),
         None => Err("an empty question".to_owned()),
     };
     answered.unwrap_or_else(reply::Body::Refused)

@@ -66,6 +66,7 @@ impl Server {
             advertise_peer: founders[at].peer_address.clone(),
             client_urls: vec![format!("http://{address}")],
             founders: founders.to_vec(),
+            join: None,
             peer_secret: None,
             timing: Timing::LOCAL,
             checkpoint_interval: Duration::from_secs(5),

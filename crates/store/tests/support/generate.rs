@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use ringfence_types::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, LeaseId, Member, NodeId,
-    Operation, Put, PutLease, PutValue, RangeQuery, Revision, SortOrder, SortTarget, Txn,
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, LeaseId, NodeId, Operation, Put,
+    PutLease, PutValue, RangeQuery, Revision, SortOrder, SortTarget, Txn,
 };
 
 /// Keys of which some are prefixes of others, some hold zeros and 0xff, as separators in a layout might.
@@ -118,8 +118,8 @@ fn txn() -> impl Strategy<Value = Txn> {
         .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
 }
 
-fn member() -> impl Strategy<Value = Member> {
-    (1..4u64, 0..3usize).prop_map(|(id, urls)| Member {
+fn publication() -> impl Strategy<Value = Command> {
+    (1..4u64, 0..3usize).prop_map(|(id, urls)| Command::PublishMember {
         id: NodeId(id),
         name: format!("node-{id}"),
         peer_urls: vec!["http://peer".to_owned()],
@@ -133,6 +133,6 @@ pub fn command() -> impl Strategy<Value = Command> {
         3 => delete().prop_map(Command::DeleteRange),
         4 => txn().prop_map(Command::Txn),
         1 => revision().prop_map(|revision| Command::Compact { revision }),
-        1 => member().prop_map(Command::PublishMember),
+        1 => publication(),
     ]
 }

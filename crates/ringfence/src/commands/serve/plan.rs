@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringfence_client::endpoint_authority;
-use ringfence_consensus::{Config, Founder, Retention, Secret, Timing};
+use ringfence_consensus::{Config, Founder, Join, Retention, Secret, Timing};
 
-use super::settings::{LogFormat, Settings, TimingPreset};
+use super::settings::{LogFormat, Part, Settings, TimingPreset};
 use crate::exit::{Exit, Failure};
 
 /// What is logged by default: openraft tells of its every step what others need in the search for a fault alone.
@@ -40,6 +40,7 @@ impl Plan {
         let name = match settings.name.clone() {
             Some(name) => checked_name(name)?,
             None if bootstrap => "node1".to_owned(),
+            None if settings.join.is_some() => host_name()?,
             None => return Err(config("the node has no name").next("give it one with --name")),
         };
         let listen_client =
@@ -60,6 +61,7 @@ impl Plan {
             advertise_peer,
             client_urls: advertised_clients(&settings, listen_client)?,
             founders,
+            join: join(&settings)?,
             peer_secret,
             timing: timing(&settings)?,
             checkpoint_interval: at_least(
@@ -174,6 +176,29 @@ fn parse_cluster(text: &str) -> Result<Vec<Founder>, Failure> {
         founders.push(Founder { name, peer_address: address });
     }
     Ok(founders)
+}
+
+/// The name of this machine, for a node that joins without one of its own.
+fn host_name() -> Result<String, Failure> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    checked_name(name.trim().to_owned()).map_err(|failure| failure.next("give the node a name with --name"))
+}
+
+fn join(settings: &Settings) -> Result<Option<Join>, Failure> {
+    let as_learner = settings.part == Some(Part::Learner);
+    let Some(text) = &settings.join else {
+        return match settings.part {
+            Some(_) => Err(config("--as says what a node becomes that joins, and there is no --join")),
+            None => Ok(None),
+        };
+    };
+    let address = |text: &str| {
+        endpoint_authority(text.trim()).map_err(|error| {
+            config(format!("--join {text:?}: {error}"))
+                .next("write host:port of the peer address of a member, such as 10.0.0.1:2380")
+        })
+    };
+    Ok(Some(Join { addresses: text.split(',').map(address).collect::<Result<_, _>>()?, as_learner }))
 }
 
 fn advertised_peer(
@@ -311,6 +336,14 @@ mod tests {
     }
 
     #[test]
+    fn a_node_joins_with_one_flag() {
+        let plan = plan("join = 'h1:1, h2:2'").expect("it is lawful");
+        let join = plan.consensus.join.expect("it joins");
+        assert_eq!((join.addresses, join.as_learner), (vec!["h1:1".to_owned(), "h2:2".to_owned()], false));
+        assert!(plan.consensus.founders.is_empty());
+    }
+
+    #[test]
     fn a_shorter_lease_alone_brings_the_election_timeout_down() {
         let plan = plan("bootstrap = true\nleader-lease = '360ms'\n").expect("it is lawful");
         assert_eq!(plan.consensus.timing.election_spread, Duration::from_millis(360));
@@ -327,6 +360,8 @@ mod tests {
             ("name = 'a'\ninitial-cluster = 'a'", "there is no ="),
             ("name = 'a'\ninitial-cluster = 'a=b:1,a=c:1'", "comes twice"),
             ("name = 'a'\ninitial-cluster = 'a=b'", "no host:port"),
+            ("name = 'a'\njoin = 'nowhere'", "--join \"nowhere\""),
+            ("name = 'a'\nas = 'learner'", "there is no --join"),
             ("name = 'a'\nleader-lease = '100ms'", "leader-lease 100ms is too short"),
             ("name = 'a'\nheartbeat-interval = '300ms'", "more than a third"),
             ("name = 'a'\nelection-timeout = '1s'", "longer than leader-lease"),

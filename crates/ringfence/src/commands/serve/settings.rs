@@ -42,6 +42,14 @@ pub(crate) struct Settings {
           default_missing_value = "true", value_name = "BOOL",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) bootstrap: Option<bool>,
+    /// Join the cluster of the members that others reach at these peer addresses, separated by commas; one that answers is
+    /// enough. Looked at on a fresh data directory alone.
+    #[arg(long, env = "RINGFENCE_JOIN", conflicts_with_all = ["initial_cluster", "bootstrap"], value_name = "HOST:PORT,...")]
+    pub(crate) join: Option<String>,
+    /// What the node becomes when it joins: a voter as soon as it has caught up, or a learner for good [default: voter].
+    #[arg(long = "as", env = "RINGFENCE_AS", value_enum, value_name = "PART")]
+    #[serde(rename = "as")]
+    pub(crate) part: Option<Part>,
     /// A file with a secret that all members share; each peer connection proves on both sides that it knows it.
     #[arg(long, env = "RINGFENCE_PEER_SECRET_FILE", value_name = "FILE")]
     pub(crate) peer_secret_file: Option<PathBuf>,
@@ -86,6 +94,16 @@ pub(crate) struct Settings {
     /// The form of the log, which goes to standard error [default: text].
     #[arg(long, env = "RINGFENCE_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
+}
+
+/// What a node becomes that joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Part {
+    /// It votes once it has caught up.
+    Voter,
+    /// It gets everything, serves reads, forwards writes, and never votes.
+    Learner,
 }
 
 /// A preset of the times that elections depend on.
@@ -144,8 +162,10 @@ impl Settings {
             ));
         }
         let settings: Settings = toml::from_str(text).map_err(|error| located(&error))?;
-        if settings.bootstrap == Some(true) && settings.initial_cluster.is_some() {
-            return Err("bootstrap and initial-cluster exclude each other".to_owned());
+        let ways =
+            [settings.bootstrap == Some(true), settings.initial_cluster.is_some(), settings.join.is_some()];
+        if ways.into_iter().filter(|is_given| *is_given).count() > 1 {
+            return Err("bootstrap, initial-cluster and join exclude each other".to_owned());
         }
         Ok(settings)
     }
@@ -156,12 +176,12 @@ impl Settings {
         command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
     }
 
-    /// These settings, and those of `file` where nothing else was given. Which cluster is founded is one decision: a flag
-    /// for it silences the file's.
+    /// These settings, and those of `file` where nothing else was given. Which cluster is founded or joined is one decision: a
+    /// flag for it silences the file's.
     pub(crate) fn or(self, file: Settings) -> Settings {
-        let founding_given = self.bootstrap.is_some() || self.initial_cluster.is_some();
-        let (file_bootstrap, file_cluster) =
-            if founding_given { (None, None) } else { (file.bootstrap, file.initial_cluster) };
+        let is_given = self.bootstrap.is_some() || self.initial_cluster.is_some() || self.join.is_some();
+        let (file_bootstrap, file_cluster, file_join) =
+            if is_given { (None, None, None) } else { (file.bootstrap, file.initial_cluster, file.join) };
         Settings {
             name: self.name.or(file.name),
             data_dir: self.data_dir.or(file.data_dir),
@@ -171,6 +191,8 @@ impl Settings {
             advertise_peer: self.advertise_peer.or(file.advertise_peer),
             initial_cluster: self.initial_cluster.or(file_cluster),
             bootstrap: self.bootstrap.or(file_bootstrap),
+            join: self.join.or(file_join),
+            part: self.part.or(file.part),
             peer_secret_file: self.peer_secret_file.or(file.peer_secret_file),
             insecure: self.insecure.or(file.insecure),
             timing: self.timing.or(file.timing),

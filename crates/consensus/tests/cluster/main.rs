@@ -1,6 +1,8 @@
 //! Whole clusters of nodes in one process: real consensus, log and store, on simulated disks and an in-memory network
 //! whose links can be cut.
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -139,6 +141,7 @@ fn config(index: usize, count: usize) -> Config {
         advertise_peer: address(index),
         client_urls: vec![format!("http://n{}:2", index + 1)],
         founders,
+        join: None,
         peer_secret: None,
         timing: Timing::LOCAL,
         checkpoint_interval: Duration::from_secs(3600),
