@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfence_disk::{Disk, File, Open};
 use ringfence_proto::peers::{
@@ -10,12 +11,16 @@ use ringfence_proto::peers::{
 };
 use ringfence_types::limits;
 
+use super::frame::FrameWriter;
 use super::handshake::Session;
 use super::serve::Door;
 use crate::raft::codec;
 use crate::raft::state_machine::{SnapshotFile, SnapshotHandle};
 use crate::raft::types::{RaftVote, TypeConfig};
 use crate::rt;
+
+/// Pause between two signs of life of an installation.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A file that is being received.
 pub(super) struct Incoming {
@@ -43,7 +48,7 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
             Some(snapshot_request::Body::End(end)) => match incoming.take() {
                 Some(incoming) => {
                     let vote = codec::required_vote(end.vote.as_ref())?;
-                    install(door, incoming, vote).await
+                    alive_until(install(door, incoming, vote), &mut writer).await?
                 }
                 None => Err(io::Error::other("an end before the beginning")),
             },
@@ -91,6 +96,20 @@ impl Incoming {
     }
 }
 
+/// Says that something is being done until it is done.
+async fn alive_until<T>(doing: impl Future<Output = T>, writer: &mut FrameWriter) -> io::Result<T> {
+    let mut doing = std::pin::pin!(doing);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut doing => return Ok(done),
+            () = rt::sleep(SIGN_OF_LIFE) => {
+                writer.send(&SnapshotReply { body: Some(snapshot_reply::Body::Installing(true)) }).await?;
+            }
+        }
+    }
+}
+
 async fn install(door: &Door, incoming: Incoming, vote: RaftVote) -> io::Result<snapshot_reply::Body> {
     let Incoming { begin, name, file, offset } = incoming;
     if offset != begin.bytes {
@@ -127,6 +146,21 @@ mod tests {
     use ringfence_disk::SimDisk;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_long_installation_gives_signs_of_life() {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let mut writer = FrameWriter::new(Box::new(near));
+        let mut reader = super::super::frame::FrameReader::new(Box::new(far), 1 << 10);
+        let installing = rt::sleep(SIGN_OF_LIFE * 5 / 2);
+        alive_until(installing, &mut writer).await.expect("the reader is there");
+        drop(writer);
+        for _ in 0..2 {
+            let sign: SnapshotReply = reader.expect().await.expect("a sign");
+            assert_eq!(sign.body, Some(snapshot_reply::Body::Installing(true)));
+        }
+        assert!(reader.next::<SnapshotReply>().await.expect("the end").is_none());
+    }
 
     #[tokio::test]
     async fn a_chunk_that_does_not_follow_is_refused_wherever_it_says_it_lies() {

@@ -8,6 +8,7 @@ use openraft::raft::SnapshotResponse;
 use ringfence_proto::peers::{self as wire, Channel, SnapshotReply, snapshot_reply, snapshot_request};
 use ringfence_types::{NodeId, limits};
 
+use super::frame::FrameReader;
 use super::handshake::Session;
 use super::links::Links;
 use crate::raft::codec;
@@ -15,10 +16,8 @@ use crate::raft::state_machine::{Shelf, SnapshotFile, SnapshotHandle};
 use crate::raft::types::{RaftVote, TypeConfig};
 use crate::rt;
 
-/// A chunk unanswered for this long means that the connection is dead.
+/// A peer that says nothing for this long while it owes an answer is dead, or the connection to it is.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Installing a snapshot may take this long: the receiver checks the whole file.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotHandle>;
 type Failed = StreamingError<TypeConfig>;
@@ -47,11 +46,11 @@ pub(super) async fn send(
         file_id: file.id,
         bytes: file.bytes,
     };
-    let offset = expect_offset(ask(&mut session, snapshot_request::Body::Begin(begin), SILENCE).await?)?;
+    let offset = expect_offset(ask(&mut session, snapshot_request::Body::Begin(begin)).await?)?;
     tracing::info!("sending a snapshot of {} bytes to node {target}, from byte {offset} on", file.bytes);
     send_chunks(&mut session, &file, offset).await?;
     let end = wire::SnapshotEnd { vote: Some(codec::vote_to_wire(&vote)) };
-    let ended = ask(&mut session, snapshot_request::Body::End(end), INSTALL_TIMEOUT).await;
+    let ended = install(&mut session, snapshot_request::Body::End(end)).await;
     // The member may have installed it although its answer is lost.
     shelf.snapshot_ended.notify_one();
     match ended? {
@@ -80,21 +79,33 @@ async fn send_chunks(session: &mut Session, file: &Arc<SnapshotFile>, mut offset
             rt::blocking(read).await.and_then(|read| read).map_err(|error| failed(&error.to_string()))?;
         let crc = crc32c::crc32c(&data);
         let chunk = wire::SnapshotChunk { offset, data: data.into(), crc };
-        offset = expect_offset(ask(session, snapshot_request::Body::Chunk(chunk), SILENCE).await?)?;
+        offset = expect_offset(ask(session, snapshot_request::Body::Chunk(chunk)).await?)?;
     }
     Ok(())
 }
 
-async fn ask(
-    session: &mut Session,
-    body: snapshot_request::Body,
-    patience: Duration,
-) -> Result<snapshot_reply::Body, Failed> {
-    let asking = async {
-        session.writer.send(&wire::SnapshotRequest { body: Some(body) }).await?;
-        session.reader.expect::<SnapshotReply>().await
-    };
-    let reply = rt::timeout(patience, asking).await.ok_or_else(|| failed("the peer is silent"))?;
+async fn ask(session: &mut Session, body: snapshot_request::Body) -> Result<snapshot_reply::Body, Failed> {
+    let request = wire::SnapshotRequest { body: Some(body) };
+    let sent = rt::timeout(SILENCE, session.writer.send(&request))
+        .await
+        .ok_or_else(|| failed("the peer takes no bytes"))?;
+    sent.map_err(|error| failed(&error.to_string()))?;
+    answer(&mut session.reader, SILENCE).await
+}
+
+/// Has the peer install what it has, however long that takes, as long as it says that it is at it. A peer that lost its
+/// power in the middle would say nothing for ever, and its connection would never break.
+async fn install(session: &mut Session, end: snapshot_request::Body) -> Result<snapshot_reply::Body, Failed> {
+    let mut reply = ask(session, end).await?;
+    while matches!(reply, snapshot_reply::Body::Installing(_)) {
+        reply = answer(&mut session.reader, SILENCE).await?;
+    }
+    Ok(reply)
+}
+
+async fn answer(reader: &mut FrameReader, patience: Duration) -> Result<snapshot_reply::Body, Failed> {
+    let reply = rt::timeout(patience, reader.expect::<SnapshotReply>()).await;
+    let reply = reply.ok_or_else(|| failed("the peer is silent"))?;
     reply.map_err(|error| failed(&error.to_string()))?.body.ok_or_else(|| failed("an empty answer"))
 }
 
