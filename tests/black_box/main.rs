@@ -9,4 +9,6 @@ mod first_light;
 mod graceful;
 mod kill_leader;
 mod minority;
+mod new_history;
 mod power_cut;
+mod space;

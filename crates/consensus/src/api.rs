@@ -32,6 +32,8 @@ pub struct Config {
     pub wal_segment_bytes: u64,
     /// redb's page cache, in bytes.
     pub store_cache_bytes: usize,
+    /// The state file is rebuilt when more than half of it is free, and at least so many bytes.
+    pub rebuild_free_bytes_min: u64,
     /// The build's version, told to clients and peers.
     pub version: String,
 }
@@ -374,6 +376,10 @@ pub struct Status {
     pub state_file_bytes: u64,
     /// Bytes of it in use.
     pub state_in_use_bytes: u64,
+    /// Rebuilds of the state file since the process started.
+    pub state_rebuilds: u64,
+    /// Bytes of disk that these rebuilds have given back.
+    pub state_bytes_given_back: u64,
     /// Bytes of rows that wait in memory for a checkpoint.
     pub head_bytes: u64,
     /// Bytes of the log on disk.

@@ -58,6 +58,24 @@ pub(crate) enum Found {
     Used,
 }
 
+/// Who a stopped node was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) name: String,
+    /// 0 if it never knew it.
+    pub(crate) cluster_id: u64,
+}
+
+/// Reads the identity that a data directory has, and changes nothing; none where there is no identity.
+pub(crate) fn past(disk: &dyn Disk) -> Result<Option<Past>, Failure> {
+    let disk_failed = |error: io::Error| Failure::Disk(format!("identity file: {error}"));
+    if !disk.list().map_err(disk_failed)?.iter().any(|name| name == FILE) {
+        return Ok(None);
+    }
+    let (fixed, cluster_id) = parse(&read_text(disk).map_err(disk_failed)?).map_err(Failure::Identity)?;
+    Ok(Some(Past { name: fixed.name, cluster_id }))
+}
+
 impl Identity {
     /// Reads the identity of a data directory, or makes one from the founders' list, and counts this start.
     pub(crate) fn open(disk: Arc<dyn Disk>, config: &Config, found: Found) -> Result<Identity, Failure> {
@@ -417,6 +435,7 @@ mod tests {
             retention: crate::api::Retention::default(),
             wal_segment_bytes: 0,
             store_cache_bytes: 0,
+            rebuild_free_bytes_min: 64 << 20,
             version: "test".into(),
         }
     }

@@ -2,11 +2,13 @@
 //! that names openraft; nothing of openraft is visible above it.
 //!
 //! The floors above have two verbs, [`Node::propose`] and [`Node::read_barrier`], and what an operator needs:
-//! [`Node::status`], [`Node::change_member`], [`Node::transfer_leadership`], [`Node::write_snapshot`], [`Node::shutdown`], [`Node::failed`].
+//! [`Node::status`], [`Node::change_member`], [`Node::transfer_leadership`], [`Node::write_snapshot`],
+//! [`Node::rebuild_state`], [`Node::shutdown`], [`Node::failed`].
 //!
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
 //! of a write and of a read), `authority` (who may write), `raft` (openraft's adapters and the storage gate), `net` (the
-//! peers), `identity` and `founding` (who a node is, how a cluster begins), `membership` (how it changes), `maintenance` and `watchdog`, and [`rt`], the
+//! peers), `identity`, `founding` and `new_history` (who a node is, how a cluster begins, and how out of a dead one),
+//! `membership` (how it changes), `maintenance`, `space` and `watchdog`, and [`rt`], the
 //! runtime under all of it.
 
 pub mod api;
@@ -20,6 +22,7 @@ mod maintenance;
 mod measure;
 mod membership;
 mod net;
+mod new_history;
 mod node;
 mod opening;
 mod propose;
@@ -29,6 +32,7 @@ mod recovery;
 pub mod rt;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod space;
 mod status;
 mod watchdog;
 
@@ -37,4 +41,5 @@ pub use api::{
     ProposeError, ReadOnly, Retention, Role, Secret, Status, Timing, TransferError,
 };
 pub use net::{Connection, Network, TcpNetwork};
+pub use new_history::{Survey, Survivor};
 pub use node::{Node, SnapshotFile};

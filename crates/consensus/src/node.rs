@@ -26,7 +26,7 @@ use crate::raft::log_store::LogStore;
 use crate::raft::state_machine::{self, Shelf};
 use crate::raft::types::Raft;
 use crate::read::{self, Oracle, Reads};
-use crate::{founding, maintenance, recovery, rt, watchdog};
+use crate::{founding, maintenance, recovery, rt, space, watchdog};
 
 /// Pause between two looks at a state that has no other sign.
 const LOOK: Duration = Duration::from_millis(10);
@@ -180,6 +180,7 @@ impl Node {
             checkpoint_time: parts.checkpoint_time.clone(),
         };
         rt::spawn(housekeeper.run());
+        rt::spawn(space::give_back(parts.shelf.clone(), parts.failures.clone()));
         rt::spawn(maintenance::follow_snapshots(parts.raft.clone(), parts.shelf.clone()));
         rt::spawn(watchdog::watch_core(self.clone(), parts.raft.clone(), parts.failures.clone()));
         let timing = parts.config.timing;
@@ -453,6 +454,15 @@ impl Node {
             Ok(SnapshotFile { meta, file, name, shelf })
         };
         rt::blocking(writing).await.map_err(|error| Failure::Consensus(error.to_string()))?
+    }
+
+    /// Writes the state file anew without its free pages, and gives them back to the disk; the node serves meanwhile.
+    ///
+    /// # Errors
+    /// As the disk's; and when the state does not match its running hash, or it is no longer known which file is in force:
+    /// the node stops then.
+    pub async fn rebuild_state(&self) -> Result<(), Failure> {
+        space::rebuild(&self.0.shelf).await
     }
 
     /// Merges what is in memory into the state file now.

@@ -74,7 +74,11 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     };
     let log = Log::open(log_disk, options).map_err(|error| log_store::failure_of(&error))?;
     let state_disk = disk.subdirectory("state").map_err(disk_failed)?;
-    let options = ringfence_store::Options { cache_bytes: config.store_cache_bytes, ..Default::default() };
+    let options = ringfence_store::Options {
+        cache_bytes: config.store_cache_bytes,
+        rebuild_free_bytes_min: config.rebuild_free_bytes_min,
+        ..Default::default()
+    };
     let store =
         Store::open(state_disk.clone(), options).map_err(|error| state_machine::failure_of(&error))?;
     state_machine::check_position(&store.applied())

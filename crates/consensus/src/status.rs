@@ -66,6 +66,8 @@ impl Node {
             proposals: parts.authority.counts(),
             state_file_bytes: store.file_bytes,
             state_in_use_bytes: store.in_use_bytes,
+            state_rebuilds: store.rebuilds,
+            state_bytes_given_back: store.bytes_given_back,
             head_bytes: store.head_bytes,
             log_bytes: log.bytes,
             log_sync: parts.log.sync_time().snapshot(),

@@ -91,6 +91,14 @@ pub trait File: fmt::Debug + Send + Sync {
         Ok(self.len()? == 0)
     }
 
+    /// The bytes that the file takes on the disk: fewer than its length where it has holes that were never written.
+    ///
+    /// # Errors
+    /// As the file system's.
+    fn disk_bytes(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     /// Cuts the file off, or extends it by zeros.
     ///
     /// # Errors

@@ -307,6 +307,12 @@ impl File for SimFile {
         Ok(machine.content(self.number).len())
     }
 
+    fn disk_bytes(&self) -> io::Result<u64> {
+        let mut machine = self.enter()?;
+        machine.step(Kind::Ask)?;
+        Ok(machine.content(self.number).disk_bytes())
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut machine = self.enter()?;
         let verdict = machine.begin(Kind::Write)?;

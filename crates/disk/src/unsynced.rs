@@ -69,6 +69,12 @@ impl Content {
         self.present.len() as u64
     }
 
+    /// The bytes that are not a hole: here, all up to the last one that is not 0.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let used = self.present.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+        used.next_multiple_of(SECTOR_BYTES)
+    }
+
     /// The bytes from `offset` on; `None` where the file ends before.
     pub(crate) fn read(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_client::{Client, Options};
 
 use crate::commands::{
-    bench, completions, config, del, dev, export, get, import, leader, member, put, serve, snapshot, status,
-    txn,
+    bench, completions, config, del, dev, export, get, import, leader, member, put, recover, serve, snapshot,
+    status, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// Save, check and restore the whole state.
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// Make a new cluster of one out of a member that is left when a majority is lost for good.
+    Recover(recover::Recover),
     /// Measure a cluster: Ringfence, or anything else that speaks the etcd v3 API.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -130,6 +132,7 @@ mod tests {
             "snapshot save f",
             "snapshot status f",
             "snapshot restore f --data-dir d --name a",
+            "recover --data-dir d --yes",
             "bench put --connections 4 --clients 64 --value-size 256 --json",
             "bench get --serializable --key-count 1000 --seconds 5 --warm-up 1",
             "bench mixed --rate 5000",

@@ -49,13 +49,14 @@ impl Door {
         let kv =
             KvServer::new(Kv { served: served.clone() }).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
         let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
+        let rebuilds = Arc::new(Semaphore::new(1));
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
-            .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots }))
+            .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots, rebuilds }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))

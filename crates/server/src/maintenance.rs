@@ -20,6 +20,8 @@ use crate::{ETCD_VERSION, deadline};
 pub(crate) struct Maintenance {
     pub(crate) served: Served,
     pub(crate) snapshots: Arc<Semaphore>,
+    /// One at a time: the next would find nothing to do.
+    pub(crate) rebuilds: Arc<Semaphore>,
 }
 
 #[async_trait]
@@ -66,8 +68,13 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         _: Request<etcd::DefragmentRequest>,
     ) -> Result<Response<etcd::DefragmentResponse>, Status> {
-        // Space is given back in the background, without being asked; there is nothing to wait for.
-        Ok(Response::new(etcd::DefragmentResponse { header: Some(self.served.header_now()) }))
+        // Space is given back in the background without being asked; this does not wait until it is worth it.
+        let rebuilt = match self.rebuilds.try_acquire() {
+            Ok(_permit) => self.served.node.rebuild_state().await.map_err(Trouble::Rebuild),
+            Err(_) => Err(Trouble::Busy("the state file is being rebuilt already")),
+        };
+        self.served
+            .answer(rebuilt.map(|()| etcd::DefragmentResponse { header: Some(self.served.header_now()) }))
     }
 
     async fn hash(&self, _: Request<etcd::HashRequest>) -> Result<Response<etcd::HashResponse>, Status> {

@@ -99,6 +99,16 @@ fn storage(page: &mut Page, status: &Status) {
         "The part of the state's file that holds data.",
         status.state_in_use_bytes,
     );
+    page.counter(
+        "ringfence_state_rebuilds_total",
+        "Rebuilds of the state's file, which give its free pages back.",
+        status.state_rebuilds,
+    );
+    page.counter(
+        "ringfence_state_given_back_bytes_total",
+        "Bytes of disk that rebuilds of the state's file have given back.",
+        status.state_bytes_given_back,
+    );
     page.gauge("etcd_debugging_mvcc_current_revision", "The store's revision.", status.revision);
     page.gauge("ringfence_head_bytes", "Rows in memory that wait for a checkpoint.", status.head_bytes);
     page.gauge("ringfence_log_bytes", "Size of the log on disk.", status.log_bytes);
@@ -299,6 +309,8 @@ mod tests {
             proposals: ProposalCounts { pending: 4, answered: 5, failed: 6 },
             state_file_bytes: 1_000,
             state_in_use_bytes: 900,
+            state_rebuilds: 2,
+            state_bytes_given_back: 800,
             head_bytes: 80,
             log_bytes: 70,
             log_sync: Histogram { buckets: vec![(0.001, 3), (0.002, 4)], count: 5, sum_seconds: 0.5 },
@@ -322,6 +334,7 @@ mod tests {
             "etcd_server_proposals_failed_total 6",
             "etcd_mvcc_db_total_size_in_bytes 1000",
             "etcd_mvcc_db_total_size_in_use_in_bytes 900",
+            "ringfence_state_given_back_bytes_total 800",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 3",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 5",
             "etcd_disk_wal_fsync_duration_seconds_sum 0.5",

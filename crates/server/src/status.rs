@@ -54,6 +54,8 @@ pub(crate) enum Trouble {
     Member(MemberError),
     /// A copy of the state could not be made.
     Snapshot(Failure),
+    /// The state file could not be rebuilt.
+    Rebuild(Failure),
     /// A file could not be read while it was being sent.
     SnapshotFile(std::io::Error),
     /// Too many calls of an expensive kind are under way.
@@ -113,6 +115,7 @@ impl Trouble {
             Trouble::Read(ReadError::Store(error)) => refused(etcd::UNHEALTHY, "state_unreadable", error),
             Trouble::Transfer(error) => transfer(error),
             Trouble::Member(error) => member(error),
+            Trouble::Rebuild(failure) => refused(etcd::UNHEALTHY, "rebuild_failed", failure),
             Trouble::Snapshot(failure) => refused(etcd::UNHEALTHY, "snapshot_failed", failure),
             Trouble::SnapshotFile(error) => {
                 refused(etcd::UNHEALTHY, "snapshot_failed", format!("the copy cannot be read back: {error}"))

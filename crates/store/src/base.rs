@@ -19,7 +19,7 @@ use crate::state::State;
 pub(crate) struct Base {
     // The tables are closed before the file: a closed file can no longer be read.
     pub index: ReadOnlyTable<IndexKey, IndexValue>,
-    history: ReadOnlyTable<StampKey, &'static [u8]>,
+    pub history: ReadOnlyTable<StampKey, &'static [u8]>,
     pub file: Arc<OpenFile>,
     pub state: State,
     /// Everything up to here has been swept by compaction.

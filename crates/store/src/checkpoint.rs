@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use redb::WriteTransaction;
 
 use crate::base::Base;
-use crate::compaction;
+use crate::compaction::{self, Swept};
 use crate::error::StoreError;
 use crate::file::guarded;
 use crate::head::Head;
@@ -30,17 +30,15 @@ impl Store {
     pub fn checkpoint(&self) -> Result<Option<Position>, StoreError> {
         let mut retired = self.maintenance.lock();
         self.check_usable()?;
-        let Some((frozen, base, state)) = self.freeze() else { return Ok(None) };
-        let merged = self.fail(guarded(|| merge(&frozen, &base, &state)))?;
+        let Some((frozen, base, state)) = self.freeze() else {
+            retired.take(None, None);
+            return Ok(None);
+        };
+        let sweeps = !self.rebuilding.load(Ordering::Acquire);
+        let merged = self.fail(guarded(|| merge(&frozen, &base, &state, sweeps)))?;
         let fresh = self.fail(Base::new(Arc::clone(&base.file)))?;
         assert_eq!(fresh.state.position, state.position, "the file holds the state that was checkpointed");
-        let replaced = {
-            let mut current = self.current.write();
-            let sources =
-                Sources { head: Arc::clone(&current.sources.head), frozen: None, base: Arc::new(fresh) };
-            std::mem::replace(&mut current.sources, Arc::new(sources))
-        };
-        drop(replaced);
+        self.replace_base(fresh);
         retired.take(Some(frozen), Some(base));
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.counters.rows_merged.fetch_add(merged.rows, Ordering::Relaxed);
@@ -54,7 +52,8 @@ impl Store {
         let mut current = self.current.write();
         let sources = Arc::clone(&current.sources);
         assert!(sources.frozen.is_none(), "one checkpoint at a time");
-        if current.state.position == sources.base.state.position && !sources.base.has_compaction_left() {
+        if current.state.position == sources.base.state.position && !self.has_compaction_to_do(&sources.base)
+        {
             return None;
         }
         current.sources = Arc::new(Sources {
@@ -71,12 +70,15 @@ struct Merged {
     versions_compacted: u64,
 }
 
-/// Writes `head` and `state` over what the file held, in one transaction.
-fn merge(head: &Head, base: &Base, state: &State) -> Result<Merged, StoreError> {
+/// Writes `head` and `state` over what the file held, in one transaction, and compacts a piece if it `sweeps`.
+fn merge(head: &Head, base: &Base, state: &State, sweeps: bool) -> Result<Merged, StoreError> {
     let transaction = base.file.begin_write()?;
     merge_index(&transaction, head)?;
     let (rows, added) = merge_history(&transaction, head)?;
-    let swept = compaction::sweep(&transaction, base.swept, state.compacted)?;
+    let swept = match sweeps {
+        true => compaction::sweep(&transaction, base.swept, state.compacted)?,
+        false => Swept::nothing(base.swept),
+    };
     let housekeeping = Housekeeping { swept: swept.up_to, row_bytes: base.row_bytes + added - swept.bytes };
     meta::write(&transaction, state, housekeeping)?;
     transaction.commit()?;

@@ -1,9 +1,9 @@
 //! The physical part of compaction: removing what no reader may ask for any more.
 //!
-//! A version is out of reach once a younger one of its key stands at or below the compacted revision, and a tombstone
-//! once it stands there itself. So nothing but the changes since the last sweep has to be looked at: each of them makes
-//! at most the one version that it replaced superfluous, and itself if it is a tombstone. The work follows the number
-//! of changes, not the number of keys.
+//! A version below the compacted revision is out of reach once a younger one of its key stands at or below it, and a
+//! tombstone at once. The changes of the compacted revision itself stay whole, so that a watch can begin there. So nothing
+//! but the changes since the last sweep has to be looked at: each of them makes at most the one version that it replaced
+//! superfluous, and itself if it is a tombstone. The work follows the number of changes, not the number of keys.
 
 use redb::{ReadableTable, Table, WriteTransaction};
 use ringfence_types::Revision;
@@ -26,6 +26,13 @@ pub(crate) struct Swept {
     pub versions: u64,
 }
 
+impl Swept {
+    /// That nothing was looked at after `swept`.
+    pub fn nothing(swept: Stamp) -> Swept {
+        Swept { up_to: swept, bytes: 0, versions: 0 }
+    }
+}
+
 impl Base {
     /// Whether the file still holds changes that compaction has to look at.
     pub fn has_compaction_left(&self) -> bool {
@@ -33,10 +40,18 @@ impl Base {
     }
 }
 
-/// What is to be swept: everything before the compacted revision. That one itself stays whole, tombstones included, so
-/// that a watch can begin there.
+/// What is to be swept: everything up to the compacted revision.
 fn goal(compacted: Revision) -> Option<Stamp> {
-    (compacted > Revision(0)).then(|| Stamp::last_of(Revision(compacted.0 - 1)))
+    (compacted > Revision(0)).then(|| Stamp::last_of(compacted))
+}
+
+/// The first change that has to be looked at. Those of an earlier compacted revision are looked at again: their tombstones
+/// stayed then.
+fn first_after(swept: Stamp) -> Stamp {
+    if swept == Stamp::last_of(swept.revision) {
+        return Stamp { revision: swept.revision, sub: 0 };
+    }
+    swept.after()
 }
 
 /// Sweeps on from `swept` towards the compacted revision.
@@ -45,7 +60,7 @@ pub(crate) fn sweep(
     swept: Stamp,
     compacted: Revision,
 ) -> Result<Swept, StoreError> {
-    let mut done = Swept { up_to: swept, bytes: 0, versions: 0 };
+    let mut done = Swept::nothing(swept);
     let Some(goal) = goal(compacted).filter(|goal| swept < *goal) else { return Ok(done) };
     let mut index = transaction.open_table(INDEX)?;
     let mut history = transaction.open_table(HISTORY)?;
@@ -54,8 +69,9 @@ pub(crate) fn sweep(
         if changes.len() < CHANGES_MAX { goal } else { changes.last().map_or(goal, |change| change.stamp) };
     let mut doomed: Vec<(Vec<u8>, Stamp)> = Vec::new();
     for change in &changes {
-        doomed.extend(older_versions(&index, change)?);
-        if change.deleted {
+        let older = older_versions(&index, change)?;
+        doomed.extend(older.into_iter().filter(|(_, stamp)| stamp.revision < compacted));
+        if change.deleted && change.stamp.revision < compacted {
             doomed.push((layout::index_key(&change.key, change.stamp), change.stamp));
         }
     }
@@ -90,7 +106,7 @@ fn changes_between(
     swept: Stamp,
     goal: Stamp,
 ) -> Result<Vec<SweptChange>, StoreError> {
-    let (from, to) = (layout::encode_stamp(swept.after()), layout::encode_stamp(goal));
+    let (from, to) = (layout::encode_stamp(first_after(swept)), layout::encode_stamp(goal));
     let mut changes = Vec::new();
     for entry in history.range::<&[u8; layout::STAMP_BYTES]>(&from..=&to)?.take(CHANGES_MAX) {
         let (stamp, value) = entry?;

@@ -57,6 +57,19 @@ impl OpenFile {
         self.file.len()
     }
 
+    /// The bytes that the file takes on the disk.
+    pub fn disk_bytes(&self) -> io::Result<u64> {
+        self.file.disk_bytes()
+    }
+
+    /// Closes a file that is complete, durably.
+    pub fn close(self) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        // Closing writes too, so the last sync comes after it.
+        drop(self);
+        file.sync_data()
+    }
+
     pub fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
         Ok(self.database.begin_read()?)
     }
@@ -160,10 +173,7 @@ pub(crate) fn finish(
     unfinished: &str,
     name: &str,
 ) -> Result<(), StoreError> {
-    let file = Arc::clone(&open.file);
-    // Closing writes too, so the last sync comes after it.
-    drop(open);
-    file.sync_data()?;
+    open.close()?;
     disk.rename(unfinished, name)?;
     disk.sync_dir()?;
     Ok(())

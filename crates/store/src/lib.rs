@@ -14,7 +14,8 @@
 //!
 //! Reading order: `layout` (what lies in the file), `row` and `hash` (what a row is and how it is hashed), `state` (the
 //! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `transaction` and
-//! `apply` (commands), `store`, `checkpoint`, `compaction`, `snapshot`.
+//! `apply` (commands), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and
+//! `rebuild`.
 
 mod apply;
 mod backend;
@@ -31,11 +32,13 @@ mod layout;
 mod meta;
 mod options;
 mod read;
+mod rebuild;
 mod roster;
 mod row;
 mod snapshot;
 pub mod snapshot_file;
 mod sources;
+mod space;
 mod state;
 mod store;
 mod transaction;
@@ -49,6 +52,7 @@ pub use file::{PAGES_CONTRADICT, PanicCause, cause_of_panic};
 pub use hash::StateHash;
 pub use layout::STATE_FILE;
 pub use options::{Options, Stats};
+pub use rebuild::{Progress, Rebuilt};
 pub use snapshot::SnapshotMeta;
 pub use state::Position;
 pub use store::Store;

@@ -1,6 +1,6 @@
-//! How much memory a store may use, and what it tells about itself.
+//! How much memory and disk a store may use, and what it tells about itself.
 
-/// The bounds of a store's memory.
+/// The bounds of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Size of redb's page cache.
@@ -9,13 +9,20 @@ pub struct Options {
     pub head_bytes_soft: usize,
     /// From this size of the head on nothing more may be applied until a checkpoint has freed it.
     pub head_bytes_max: usize,
+    /// A state file is rebuilt when more than half of it is free, and at least so many bytes.
+    pub rebuild_free_bytes_min: u64,
 }
 
 impl Default for Options {
     /// A merge rewrites every page of the index that one of its rows falls on, so twice the head costs half as much a row
     /// where the keys are many. Head, frozen head and cache together stay below 400 MiB.
     fn default() -> Options {
-        Options { cache_bytes: 128 << 20, head_bytes_soft: 64 << 20, head_bytes_max: 128 << 20 }
+        Options {
+            cache_bytes: 128 << 20,
+            head_bytes_soft: 64 << 20,
+            head_bytes_max: 128 << 20,
+            rebuild_free_bytes_min: 64 << 20,
+        }
     }
 }
 
@@ -36,4 +43,8 @@ pub struct Stats {
     pub rows_merged: u64,
     /// Versions of keys removed by compaction since the store was opened.
     pub versions_compacted: u64,
+    /// Rebuilds of the state file since the store was opened.
+    pub rebuilds: u64,
+    /// Bytes of disk that rebuilds have given back since the store was opened.
+    pub bytes_given_back: u64,
 }

@@ -99,7 +99,8 @@ impl Store {
         Ok(position)
     }
 
-    fn swap_in(&self, name: &str) -> Result<Base, StoreError> {
+    /// Gives the file `name`, which is whole and durable, the state file's name, and opens it.
+    pub(crate) fn swap_in(&self, name: &str) -> Result<Base, StoreError> {
         self.disk.rename(name, STATE_FILE)?;
         self.disk.sync_dir()?;
         let open = OpenFile::open(self.disk.as_ref(), STATE_FILE, self.options.cache_bytes)?;
@@ -180,8 +181,8 @@ pub(crate) fn verify(base: &Base) -> Result<Check, StoreError> {
     Ok(check)
 }
 
-/// Copies everything that a view sees, in the order of each table.
-fn copy(transaction: &WriteTransaction, view: &View) -> Result<(), StoreError> {
+/// Copies everything that a view sees, in the order of each table. Returns the bytes of the rows.
+pub(crate) fn copy(transaction: &WriteTransaction, view: &View) -> Result<u64, StoreError> {
     let mut check = Check::default();
     {
         let mut index = transaction.open_table(INDEX)?;
@@ -197,7 +198,8 @@ fn copy(transaction: &WriteTransaction, view: &View) -> Result<(), StoreError> {
     let row_bytes = copy_history(transaction, view, &mut check)?;
     check.conclude(&view.state)?;
     let housekeeping = Housekeeping { swept: view.sources.base.swept, row_bytes };
-    meta::write(transaction, &view.state, housekeeping)
+    meta::write(transaction, &view.state, housekeeping)?;
+    Ok(row_bytes)
 }
 
 fn copy_history(transaction: &WriteTransaction, view: &View, check: &mut Check) -> Result<u64, StoreError> {

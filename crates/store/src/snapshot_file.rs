@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use redb::WriteTransaction;
 use ringfence_disk::Disk;
-use ringfence_types::Revision;
+use ringfence_types::{LeaseId, Revision};
 
 use crate::base::Base;
 use crate::error::StoreError;
 use crate::file::{self, OpenFile};
-use crate::hash::{self, StateHash};
+use crate::hash::{self, RowSum, StateHash};
 use crate::layout::{self, HISTORY, INDEX, STATE_FILE, UNFINISHED_SUFFIX};
 use crate::meta::{self, Housekeeping};
-use crate::row::Stamp;
+use crate::row::{Row, Stamp};
 use crate::snapshot::{self, PASSING_CACHE_BYTES};
 use crate::state::{Position, State};
 
@@ -54,7 +54,8 @@ pub fn inspect(disk: &dyn Disk, name: &str) -> Result<Summary, StoreError> {
 ///
 /// The keys that exist are kept with their values, create and mod revisions and versions. The revision goes up by
 /// [`RESTORED_REVISION_STEP`] and everything below is compacted. What belonged to the old cluster is left out: its log's
-/// position, its membership, its members' records. Returns what the new file holds.
+/// position, its membership, its members' records, and its leases with the keys that hang on them, as if each had ended:
+/// nobody is left to keep them alive, and a key without its lease would never go. Returns what the new file holds.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] where the snapshot is not whole and true, `AlreadyExists` where `target` has a state file; else
@@ -94,15 +95,20 @@ fn summarize(base: &Base) -> Result<Summary, StoreError> {
     })
 }
 
+/// Whether a key whose newest version is `row` goes on to exist in a new cluster.
+fn outlives(row: &Row) -> bool {
+    !row.deleted && row.lease == LeaseId(0)
+}
+
 fn write_restored(transaction: &WriteTransaction, old: &Base) -> Result<(), StoreError> {
-    write_newest_index(transaction, old)?;
+    let row_sum = write_newest_index(transaction, old)?;
     let row_bytes = write_newest_history(transaction, old)?;
     let revision = Revision(old.state.revision.0 + RESTORED_REVISION_STEP);
     let state = State {
         position: Position::default(),
         revision,
         compacted: revision,
-        row_sum: old.state.row_sum,
+        row_sum,
         chain: hash::chain_anew(old.state.chain, revision),
         members: Arc::default(),
     };
@@ -111,7 +117,9 @@ fn write_restored(transaction: &WriteTransaction, old: &Base) -> Result<(), Stor
     meta::write(transaction, &state, housekeeping)
 }
 
-fn write_newest_index(transaction: &WriteTransaction, old: &Base) -> Result<(), StoreError> {
+/// Returns the sum of the hashes of what was written.
+fn write_newest_index(transaction: &WriteTransaction, old: &Base) -> Result<RowSum, StoreError> {
+    let mut row_sum = RowSum::default();
     let mut index = transaction.open_table(INDEX)?;
     let mut cursor = index.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
     let mut last_key: Option<Vec<u8>> = None;
@@ -122,11 +130,14 @@ fn write_newest_index(transaction: &WriteTransaction, old: &Base) -> Result<(), 
             continue;
         }
         last_key = Some(key.to_vec());
-        if !layout::decode_index_row(index_key.value(), value.value())?.deleted {
+        let row = layout::decode_index_row(index_key.value(), value.value())?;
+        if outlives(&row) {
+            row_sum.add(row.hash);
             cursor.insert_before(index_key.value(), value.value())?;
         }
     }
-    Ok(cursor.close()?)
+    cursor.close()?;
+    Ok(row_sum)
 }
 
 fn write_newest_history(transaction: &WriteTransaction, old: &Base) -> Result<u64, StoreError> {
@@ -137,11 +148,25 @@ fn write_newest_history(transaction: &WriteTransaction, old: &Base) -> Result<u6
         let (stamp, value) = entry?;
         let row = layout::decode_history_row(layout::decode_stamp(stamp.value())?, value.value())?;
         let newest = old.newest(row.key, old.state.revision)?;
-        if !row.row.deleted && newest.is_some_and(|newest| newest.stamp == row.row.stamp) {
+        if outlives(&row.row) && newest.is_some_and(|newest| newest.stamp == row.row.stamp) {
             row_bytes += layout::version_bytes(row.key.len(), row.value.len());
             cursor.insert_before(stamp.value(), value.value())?;
         }
     }
     cursor.close()?;
     Ok(row_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_on_a_lease_ends_with_its_cluster() {
+        let stamp = Stamp { revision: Revision(2), sub: 0 };
+        let row = |lease| Row::live(b"key", stamp, Revision(2), 1, LeaseId(lease), b"value");
+        assert!(outlives(&row(0)));
+        assert!(!outlives(&row(7)));
+        assert!(!outlives(&Row::tombstone(b"key", stamp)));
+    }
 }

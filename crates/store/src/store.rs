@@ -42,6 +42,12 @@ pub struct Store {
     apply_entered: AtomicBool,
     /// Held by whatever writes the file; keeps what could not be freed yet because a view saw it.
     pub(crate) maintenance: Mutex<Retired>,
+    /// Held by a rebuild from its beginning to its end.
+    pub(crate) rebuild: Mutex<()>,
+    /// Whether a rebuild is under way, so that compaction waits. Changed with `maintenance` locked alone.
+    pub(crate) rebuilding: AtomicBool,
+    /// The bytes of the file that its rows did not explain when it was last looked at page by page.
+    pub(crate) surveyed: AtomicU64,
     pub(crate) failed: AtomicBool,
     pub(crate) counters: Counters,
 }
@@ -59,6 +65,8 @@ pub(crate) struct Counters {
     pub checkpoints: AtomicU64,
     pub rows_merged: AtomicU64,
     pub versions_compacted: AtomicU64,
+    pub rebuilds: AtomicU64,
+    pub bytes_given_back: AtomicU64,
 }
 
 impl Store {
@@ -70,15 +78,16 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store, StoreError> {
         let file = file::open_state_file(disk.as_ref(), options.cache_bytes)?;
         let base = Base::new(Arc::new(file))?;
-        let state = Arc::new(base.state.clone());
-        let sources = Sources { head: Arc::default(), frozen: None, base: Arc::new(base) };
         Ok(Store {
             disk,
             options,
-            current: RwLock::new(View { sources: Arc::new(sources), state }),
+            current: RwLock::new(View::of_base(Arc::new(base))),
             applying: Mutex::new(()),
             apply_entered: AtomicBool::new(false),
             maintenance: Mutex::default(),
+            rebuild: Mutex::default(),
+            rebuilding: AtomicBool::new(false),
+            surveyed: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             counters: Counters::default(),
         })
@@ -156,7 +165,14 @@ impl Store {
     #[must_use]
     pub fn is_checkpoint_due(&self) -> bool {
         let view = self.view();
-        view.sources.head.bytes() >= self.options.head_bytes_soft || view.sources.base.has_compaction_left()
+        view.sources.head.bytes() >= self.options.head_bytes_soft
+            || self.has_compaction_to_do(&view.sources.base)
+    }
+
+    /// Whether the next checkpoint has something to compact. Compaction waits for the end of a rebuild, which has to take
+    /// over everything that happens to the file meanwhile.
+    pub(crate) fn has_compaction_to_do(&self, base: &Base) -> bool {
+        base.has_compaction_left() && !self.rebuilding.load(Ordering::Acquire)
     }
 
     /// Whether nothing more may be applied until a checkpoint has freed the head.
@@ -180,11 +196,36 @@ impl Store {
             checkpoints: count(&self.counters.checkpoints),
             rows_merged: count(&self.counters.rows_merged),
             versions_compacted: count(&self.counters.versions_compacted),
+            rebuilds: count(&self.counters.rebuilds),
+            bytes_given_back: count(&self.counters.bytes_given_back),
         })
     }
 
+    /// Puts a newer snapshot of the file, or another file, in the place of the current base; a frozen head is in it.
+    pub(crate) fn replace_base(&self, fresh: Base) {
+        let replaced = {
+            let mut current = self.current.write();
+            let sources =
+                Sources { head: Arc::clone(&current.sources.head), frozen: None, base: Arc::new(fresh) };
+            std::mem::replace(&mut current.sources, Arc::new(sources))
+        };
+        drop(replaced);
+    }
+
+    /// Frees what is out of use and no view sees any more. A checkpoint does it too; this is for a node at rest. Takes its
+    /// time where a file has to be closed.
+    pub fn tidy(&self) {
+        self.maintenance.lock().take(None, None);
+    }
+
+    /// Whether an earlier failure is final.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn check_usable(&self) -> Result<(), StoreError> {
-        if self.failed.load(Ordering::Acquire) { Err(StoreError::Failed) } else { Ok(()) }
+        if self.has_failed() { Err(StoreError::Failed) } else { Ok(()) }
     }
 
     /// Remembers that what the file holds is no longer known.

@@ -8,6 +8,7 @@ use ringfence_types::{
     KeyRange, KeyValue, LogId, Member, NodeId, RangeQuery, RangeReply, Revision, Txn, TxnReply,
 };
 
+use crate::base::Base;
 use crate::error::ReadError;
 use crate::file::guarded;
 use crate::hash::{RowSum, StateHash};
@@ -46,6 +47,12 @@ pub struct HashKv {
 }
 
 impl View {
+    /// What the file holds as it was at one checkpoint, without anything of memory.
+    pub(crate) fn of_base(base: Arc<Base>) -> View {
+        let state = Arc::new(base.state.clone());
+        View { sources: Arc::new(Sources { head: Arc::default(), frozen: None, base }), state }
+    }
+
     /// The last entry of the log that the state holds.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {

@@ -1,5 +1,6 @@
 //! Power cuts at every step of the disk: after each of them the file holds the state at one checkpoint, replaying the log
-//! from there gives the very state that was lost, and installing a snapshot has happened whole or not at all.
+//! from there gives the very state that was lost, and installing a snapshot, or a rebuilt file, has happened whole or not at
+//! all.
 
 mod support;
 
@@ -210,4 +211,62 @@ fn a_power_cut_while_a_snapshot_is_written_leaves_no_snapshot_or_a_whole_one() {
         check(&store, &hashes);
     }
     assert!(whole > 0, "a cut after the renaming was tried");
+}
+
+/// Rebuilds the file while the log goes on: entries and checkpoints fall between its steps.
+fn rebuild_beside(store: &Store, log: &[Entry]) -> Result<(), StoreError> {
+    let mut driven = Ok(());
+    let rebuilt = store.rebuild(&mut |_| {
+        let first = next(store);
+        driven = driven_further(store, &log[first..(first + 6).min(log.len())]);
+    });
+    driven?;
+    rebuilt.map(|rebuilt| assert!(rebuilt.is_some(), "no snapshot came between"))
+}
+
+fn driven_further(store: &Store, log: &[Entry]) -> Result<(), StoreError> {
+    for batch in log.chunks(3) {
+        store.apply(batch)?;
+        store.checkpoint()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_power_cut_or_a_fault_while_the_file_is_rebuilt_loses_no_checkpoint() {
+    for seed in 0..3 {
+        let log = random_log(400 + seed, 40);
+        let hashes = hashes(&log);
+        let prepared = SimDisk::new(seed);
+        drive(&open(&prepared).expect("an empty disk"), &log[..30]).expect("no fault");
+        let mut finished = false;
+        for step in 1.. {
+            if finished {
+                assert!(step > 20, "the rebuild took many steps");
+                break;
+            }
+            for fault in [Fault::CrashAtStep as fn(u64) -> Fault, Fault::FailWrite, Fault::FailSync] {
+                let disk = prepared.fork(seed * 7_919 + step);
+                let store = open(&disk).expect("no fault yet");
+                disk.inject(fault(disk.steps() + step));
+                let end = rebuild_beside(&store, &log);
+                finished = end.is_ok() && !disk.is_down();
+                let durable = store.checkpointed().log_id;
+                if end.is_err() && !disk.is_down() && !store.has_failed() {
+                    // A fault of the new file: the old one is in force, and the store goes on.
+                    drive(&store, &log).expect("no fault any more");
+                    check(&store, &hashes);
+                }
+                disk.crash();
+                drop(store);
+                let store = open(&disk).unwrap_or_else(|error| panic!("seed {seed} step {step}: {error}"));
+                assert!(store.checkpointed().log_id >= durable, "seed {seed} step {step}");
+                assert_eq!(store.view().hash(), hashes[next(&store)], "seed {seed} step {step}");
+                let names = disk.list().expect("listed");
+                assert!(names.iter().all(|name| !name.ends_with(".unfinished")), "cleared away");
+                drive(&store, &log).expect("no fault any more");
+                check(&store, &hashes);
+            }
+        }
+    }
 }

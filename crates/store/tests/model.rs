@@ -78,11 +78,12 @@ fn check_everything(view: &View, model: &Model) {
 }
 
 /// What is left when compaction has done all its work: everything from the compacted revision on, and of what is older
-/// the newest of each key, unless it is a deletion.
+/// the newest of each key, unless it is a deletion or was replaced at the compacted revision.
 fn kept_by_compaction(model: &Model) -> Vec<&Event> {
     let is_older = |event: &Event| event.kv.mod_revision.0 < model.compacted;
     let is_superseded = |place: usize, event: &Event| {
-        model.events[place + 1..].iter().any(|later| later.kv.key == event.kv.key && is_older(later))
+        let mut later = model.events[place + 1..].iter().filter(|later| later.kv.key == event.kv.key);
+        later.any(|later| later.kv.mod_revision.0 <= model.compacted)
     };
     let is_gone = |place: usize, event: &Event| {
         is_older(event) && (event.kind == EventKind::Delete || is_superseded(place, event))

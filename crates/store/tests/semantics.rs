@@ -5,8 +5,8 @@ mod support;
 use ringfence_disk::SimDisk;
 use ringfence_store::{Entry, Payload, Position, Store};
 use ringfence_types::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseId,
-    Operation, Put, PutLease, PutReply, PutValue, RangeQuery, Rejection, Reply, Revision, SortOrder,
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, EventKind, KeyRange, KeyValue,
+    LeaseId, Operation, Put, PutLease, PutReply, PutValue, RangeQuery, Rejection, Reply, Revision, SortOrder,
     SortTarget, Txn,
 };
 use support::{apply, bytes, log_id, open};
@@ -209,7 +209,7 @@ fn compaction_is_in_force_at_once_and_keeps_its_own_revision() {
         assert_eq!(at(3).expect("readable").kvs, [kv("a", "2", 2, 3, 2)]);
         store.checkpoint().expect("the disk works");
     }
-    assert_eq!(store.stats().expect("stats").versions_compacted, 0, "the next compaction sweeps revision 3");
+    assert_eq!(store.stats().expect("stats").versions_compacted, 1, "revision 3 has replaced revision 2");
     for (revision, rejection) in [
         (3, Rejection::Compacted { oldest: Revision(3) }),
         (5, Rejection::FutureRevision { current: Revision(4) }),
@@ -217,6 +217,26 @@ fn compaction_is_in_force_at_once_and_keeps_its_own_revision() {
         let refused = apply(&store, &Command::Compact { revision: Revision(revision) });
         assert_eq!(refused.expect_err("refused"), rejection);
     }
+}
+
+#[test]
+fn what_a_deletion_replaced_goes_with_its_compaction_and_the_deletion_with_the_next() {
+    let store = store();
+    for key in ["a", "b"] {
+        apply(&store, &put(key, "1")).expect("applied");
+    }
+    apply(&store, &delete("a")).expect("applied");
+    let compacted = |revision| {
+        apply(&store, &Command::Compact { revision: Revision(revision) }).expect("applied");
+        while store.checkpoint().expect("the disk works").is_some() {}
+        store.stats().expect("stats").versions_compacted
+    };
+    assert_eq!(compacted(4), 1);
+    let events = store.view().events(Revision(4), 10).expect("a watch can begin there").events;
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Delete]);
+    apply(&store, &put("b", "2")).expect("applied");
+    assert_eq!(compacted(5), 3, "the deletion, and the first version of the other key");
+    assert!(!store.is_checkpoint_due(), "nothing is left to compact");
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn config(number: usize, shape: Shape) -> Config {
         retention,
         wal_segment_bytes: 4 << 20,
         store_cache_bytes: 1 << 20,
+        rebuild_free_bytes_min: 64 << 10,
         version: "simulated".to_owned(),
     }
 }

@@ -90,6 +90,7 @@ fn local(secret: Option<Secret>) -> Local {
         retention: Retention::default(),
         wal_segment_bytes: 64 << 20,
         store_cache_bytes: 4 << 20,
+        rebuild_free_bytes_min: 64 << 20,
         version: "0".to_owned(),
     };
     let disk = Arc::new(SimDisk::new(0));

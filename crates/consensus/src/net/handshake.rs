@@ -185,6 +185,8 @@ impl Local {
                 hello.name, hello.protocol_min, hello.protocol_max
             ));
         }
+        // First of all: the ids of a foreign cluster say nothing here.
+        self.identity.check_cluster(hello.cluster_id, &hello.founding_digest, &hello.name)?;
         if hello.target_id != self.identity.node_id().0 {
             return Err(format!(
                 "node {} looks for node {:x} at this address, but this is node {} ({})",
@@ -202,6 +204,7 @@ impl Local {
         if hello.nonce.len() != NONCE_BYTES {
             return Err("a handshake without a nonce".to_owned());
         }
+        self.identity.check_cluster(hello.cluster_id, &hello.founding_digest, &hello.name)?;
         if hello.node_id == self.identity.node_id().0 {
             return Err(format!("node {} ({}) has this node's own id", hello.node_id, hello.name));
         }

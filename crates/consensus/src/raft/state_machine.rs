@@ -13,13 +13,15 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use ringfence_disk::{Disk, File, Open};
-use ringfence_store::{Entry, Payload, Position, Store, StoreError};
+use ringfence_store::{Entry, Payload, Position, Progress, Rebuilt, Store, StoreError};
 use ringfence_types::Index;
 use tokio::sync::Notify;
 
 use super::codec;
 use super::gate::Gate;
-use super::types::{Answer, RaftLogId, RaftStoredMembership, TypeConfig, log_id_from_raft, log_id_to_raft};
+use super::types::{
+    Answer, RaftEntry, RaftLogId, RaftStoredMembership, TypeConfig, log_id_from_raft, log_id_to_raft,
+};
 use crate::api::Failure;
 use crate::failures::Failures;
 use crate::rt::{self, watch};
@@ -141,6 +143,25 @@ impl Shelf {
         })
     }
 
+    /// Writes the state file anew. As with a snapshot, a state that does not match its running hash ends the node; a disk
+    /// that has no room for a second file does not.
+    pub(crate) fn rebuild_verified(&self) -> Result<Option<Rebuilt>, Failure> {
+        let mut tell = |progress: Progress| {
+            tracing::debug!(
+                rows = progress.row_bytes,
+                behind = progress.revisions_behind,
+                "the new state file has been written, and follows the old one"
+            );
+        };
+        self.store.rebuild(&mut tell).map_err(|error| {
+            let failure = failure_of(&error);
+            if self.store.has_failed() || matches!(failure, Failure::StateCorrupt(_)) {
+                self.failures.report(failure.clone());
+            }
+            failure
+        })
+    }
+
     /// Writes a snapshot of the newest state to a file of its own, off the executor's threads.
     pub(crate) async fn write_file(self: &Arc<Self>, kind: &str) -> Result<SnapshotFile, Failure> {
         let (id, name) = self.new_name(kind);
@@ -181,8 +202,15 @@ impl Shelf {
         }
     }
 
-    /// Removes a file that nobody has sent for a while.
-    pub(crate) fn tidy(&self) {
+    /// Removes a file that nobody has sent for a while, and frees what the store has replaced.
+    pub(crate) async fn tidy(&self) {
+        self.remove_stale_file();
+        let store = self.store.clone();
+        // That a view is still held is no failure, and a failure to close a file that nobody needs is none either.
+        drop(rt::blocking(move || store.tidy()).await);
+    }
+
+    fn remove_stale_file(&self) {
         let mut outgoing = self.outgoing.lock();
         let is_stale = |outgoing: &Outgoing| {
             Arc::strong_count(&outgoing.file) == 1 && rt::since(outgoing.used_at) > SHELF_TIME
@@ -261,7 +289,17 @@ pub(crate) fn check_position(position: &Position) -> io::Result<()> {
     stored_membership(position).map(drop)
 }
 
-fn stored_membership(position: &Position) -> io::Result<RaftStoredMembership> {
+/// An entry as the store takes it.
+pub(crate) fn entry_from_raft(entry: RaftEntry) -> Entry {
+    let payload = match entry.payload {
+        EntryPayload::Blank => Payload::Blank,
+        EntryPayload::Normal(sealed) => Payload::Command(sealed.command),
+        EntryPayload::Membership(membership) => Payload::Membership(codec::encode_membership(&membership)),
+    };
+    Entry { log_id: log_id_from_raft(&entry.log_id), payload }
+}
+
+pub(crate) fn stored_membership(position: &Position) -> io::Result<RaftStoredMembership> {
     let Some((log_id, membership)) = &position.membership else { return Ok(RaftStoredMembership::default()) };
     let membership = codec::decode_membership(membership)?;
     Ok(RaftStoredMembership::new(log_id.map(log_id_to_raft), membership))
@@ -310,14 +348,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 shelf.gate.apply(&entry.log_id)?;
                 last = Some(entry.log_id);
                 responders.push(responder);
-                let payload = match entry.payload {
-                    EntryPayload::Blank => Payload::Blank,
-                    EntryPayload::Normal(sealed) => Payload::Command(sealed.command),
-                    EntryPayload::Membership(membership) => {
-                        Payload::Membership(codec::encode_membership(&membership))
-                    }
-                };
-                items.push(Entry { log_id: log_id_from_raft(&entry.log_id), payload });
+                items.push(entry_from_raft(entry));
             }
             shelf.wait_for_room().await;
             let outcomes = shelf.store.apply(&items).map_err(|error| shelf.store_error(&error))?;

@@ -148,6 +148,7 @@ fn config(index: usize, count: usize) -> Config {
         retention: Retention::default(),
         wal_segment_bytes: 4 << 20,
         store_cache_bytes: 4 << 20,
+        rebuild_free_bytes_min: 64 << 20,
         version: "test".to_owned(),
     }
 }

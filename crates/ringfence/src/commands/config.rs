@@ -48,6 +48,7 @@ impl Config {
             row("log-retention-time", format!("{:?}", consensus.retention.time)),
             row("log-segment-size", consensus.wal_segment_bytes.to_string()),
             row("store-cache-size", consensus.store_cache_bytes.to_string()),
+            row("rebuild-free-size", consensus.rebuild_free_bytes_min.to_string()),
             row("runtime-threads", plan.runtime_threads.to_string()),
         ];
         print_table(["SETTING", "VALUE"], &rows)

@@ -12,6 +12,7 @@ pub(crate) mod leader;
 pub(crate) mod member;
 pub(crate) mod put;
 mod range;
+pub(crate) mod recover;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
@@ -43,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(status) => small_runtime()?.block_on(status.run(shared)),
         Command::Member(member) => small_runtime()?.block_on(member.run(shared)),
         Command::Leader(leader) => small_runtime()?.block_on(leader.run(shared)),
+        Command::Recover(recover) => recover.run(shared),
         Command::Snapshot(snapshot) => small_runtime()?.block_on(snapshot.run(shared)),
         Command::Bench(bench) => runtime(default_threads())?.block_on(bench.run(shared)),
         Command::Completions(completions) => completions.run(),

@@ -73,6 +73,7 @@ impl Server {
             retention: Retention::default(),
             wal_segment_bytes: 16 << 20,
             store_cache_bytes: 8 << 20,
+            rebuild_free_bytes_min: 64 << 20,
             version: "1.2.3".to_owned(),
         };
         let disk = Arc::new(SimDisk::new(at as u64));

@@ -15,7 +15,13 @@ use ringfence_types::{Command, Index, LogId, NodeId, Outcome, Term};
 /// A store with small limits.
 pub fn open(disk: &SimDisk) -> Result<Store, StoreError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Store::open(disk, Options { cache_bytes: 1 << 20, head_bytes_soft: 64 << 10, head_bytes_max: 1 << 20 })
+    let options = Options {
+        cache_bytes: 1 << 20,
+        head_bytes_soft: 64 << 10,
+        head_bytes_max: 1 << 20,
+        rebuild_free_bytes_min: 64 << 10,
+    };
+    Store::open(disk, options)
 }
 
 /// The entry at `index` that carries `command`.

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::exit::{Exit, Failure};
 
 /// The name of the file that is locked.
-const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 
 /// The lock on a data directory; the system lets go of it when the process ends, in whatever way.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::exit::Failure;
+pub(crate) use node::from_node;
 use plan::Plan;
 use settings::Settings;
 

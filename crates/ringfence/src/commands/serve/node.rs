@@ -121,7 +121,7 @@ fn address_in_use(message: String, flag: &str) -> Failure {
 }
 
 /// What a node's failure means to whoever started it.
-pub(super) fn from_node(failure: NodeFailure) -> Failure {
+pub(crate) fn from_node(failure: NodeFailure) -> Failure {
     let message = failure.to_string();
     let (exit, next) = match failure {
         NodeFailure::Config(_) => (Exit::Config, "correct the flags or the configuration file"),

@@ -75,6 +75,7 @@ impl Plan {
             },
             wal_segment_bytes: segment_bytes(&settings)?,
             store_cache_bytes: store_cache_bytes(&settings)?,
+            rebuild_free_bytes_min: settings.rebuild_free_size.map_or(64 << 20, |size| size.0),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: name.clone(),
         };

@@ -84,6 +84,10 @@ pub(crate) struct Settings {
     /// Page cache of the state file [default: 128MiB].
     #[arg(long, env = "RINGFENCE_STORE_CACHE_SIZE", value_name = "SIZE")]
     pub(crate) store_cache_size: Option<ByteSize>,
+    /// The state file is rebuilt, while the node serves, when more than half of it is free and at least this much [default:
+    /// 64MiB].
+    #[arg(long, env = "RINGFENCE_REBUILD_FREE_SIZE", value_name = "SIZE")]
+    pub(crate) rebuild_free_size: Option<ByteSize>,
     /// Threads of the runtime [default: one a core, at most 4].
     #[arg(long, env = "RINGFENCE_RUNTIME_THREADS", value_name = "N")]
     pub(crate) runtime_threads: Option<usize>,
@@ -204,6 +208,7 @@ impl Settings {
             log_retention_time: self.log_retention_time.or(file.log_retention_time),
             log_segment_size: self.log_segment_size.or(file.log_segment_size),
             store_cache_size: self.store_cache_size.or(file.store_cache_size),
+            rebuild_free_size: self.rebuild_free_size.or(file.rebuild_free_size),
             runtime_threads: self.runtime_threads.or(file.runtime_threads),
             log_level: self.log_level.or(file.log_level),
             log_format: self.log_format.or(file.log_format),

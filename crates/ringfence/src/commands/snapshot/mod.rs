@@ -22,7 +22,7 @@ use crate::units::ByteSize;
 use file::{SNAPSHOT, SnapshotDisk};
 
 /// Where in its data directory a node keeps its state.
-const STATE_DIRECTORY: &str = "state";
+pub(crate) const STATE_DIRECTORY: &str = "state";
 
 /// Save, check and restore the whole state.
 #[derive(Debug, Subcommand)]
@@ -110,7 +110,7 @@ fn restore(path: &Path, data_dir: &Path) -> Result<Summary, Failure> {
     let _lock = data_dir::lock(data_dir)?;
     let target = OsDisk::open(data_dir)?;
     let names = ringfence_disk::Disk::list(target.as_ref())?;
-    if names.iter().any(|name| name != "LOCK") || has_folders(data_dir)? {
+    if names.iter().any(|name| name != data_dir::LOCK) || has_folders(data_dir)? {
         return Err(Failure::new(Exit::Identity, format!("{} is not empty", data_dir.display()))
             .next("restore into a fresh directory: give another --data-dir"));
     }
