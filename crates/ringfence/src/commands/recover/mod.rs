@@ -82,8 +82,8 @@ fn tell_survey(survey: &Survey) -> Result<(), Failure> {
     )?;
     writeln!(
         to,
-        "its log ends at entry {}, revision {}; it knows entry {} to be committed; the {} after it are kept: each was \
-         acknowledged, or its client was told that it may have happened",
+        "its log ends at entry {}, revision {}, and it knows entry {} to be committed; entries after that one: {}, kept, since \
+         each was acknowledged, or its client was told that it may have happened",
         index(survey.last),
         survey.revision,
         index(survey.committed),
