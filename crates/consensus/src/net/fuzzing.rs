@@ -84,6 +84,7 @@ fn local(secret: Option<Secret>) -> Local {
         advertise_peer: "a:1".to_owned(),
         client_urls: Vec::new(),
         founders: vec![founder("a"), founder("b")],
+        join: None,
         peer_secret: secret.clone(),
         timing: Timing::default(),
         checkpoint_interval: std::time::Duration::from_secs(30),
