@@ -23,7 +23,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// The directory of the nodes' logs, and of their data where nothing else was said.
     pub home: TempDir,
-    _ports: Ports,
+    ports: Ports,
 }
 
 impl Cluster {
@@ -88,7 +88,7 @@ impl Cluster {
         for node in &mut nodes {
             node.initial_cluster = founders.join(",");
         }
-        Cluster { nodes, home, _ports: ports }
+        Cluster { nodes, home, ports }
     }
 
     /// Starts all nodes that do not run, and waits until all are ready, name the same leader, and tell clients' addresses
@@ -101,6 +101,37 @@ impl Cluster {
         }
         self.wait_ready();
         self.wait_published();
+    }
+
+    /// One more node, on an empty directory, that joins through the first two when it is started. Returns which it is.
+    pub fn add(&mut self, name: &str) -> usize {
+        let at = self.nodes.len();
+        let offset = 10 * u16::try_from(at).expect("a block has room for nine nodes");
+        let (client, peer) = (self.ports.address(offset), self.ports.address(offset + 1));
+        let (data_dir, log) = (
+            self.home.path().join(format!("{name}-{at}")),
+            self.home.path().join(format!("{name}-{at}.log")),
+        );
+        let mut node = Node::new(name.to_owned(), client, peer, data_dir, log);
+        node.flags = vec![format!("--join={},{}", self.nodes[0].peer, self.nodes[1].peer)];
+        self.nodes.push(node);
+        at
+    }
+
+    /// Waits until exactly these nodes vote, by what the cluster says.
+    pub fn wait_voters(&self, expected: &[usize]) {
+        let mut expected: Vec<&str> = expected.iter().map(|at| self.nodes[*at].peer.as_str()).collect();
+        expected.sort_unstable();
+        wait::until("the right nodes to vote", PATIENCE, || {
+            let list = self.run(["member", "list", "--linearizable", "--output=json"]);
+            let list: Value = serde_json::from_str(&list.stdout).map_err(|_| list.stderr)?;
+            let members = list["members"].as_array().ok_or_else(|| list.to_string())?;
+            let voters = members.iter().filter(|member| member["learner"] == false);
+            let peers = voters.filter_map(|member| member["peer_urls"][0].as_str()?.strip_prefix("http://"));
+            let mut peers: Vec<&str> = peers.collect();
+            peers.sort_unstable();
+            if peers == expected { Ok(()) } else { Err(list.to_string()) }
+        });
     }
 
     /// Waits until every node knows where clients reach each: a node tells it only after it has joined.

@@ -23,7 +23,7 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// The file that has what it said on standard error.
     pub log_file: PathBuf,
-    /// The founders of its cluster, as `--initial-cluster` takes them.
+    /// The founders of its cluster, as `--initial-cluster` takes them; empty for one that joins.
     pub initial_cluster: String,
     /// More flags of `serve`.
     pub flags: Vec<String>,
@@ -58,10 +58,12 @@ impl Node {
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .arg(format!("--listen-client={}", self.client))
             .arg(format!("--listen-peer={}", self.peer))
-            .arg(format!("--initial-cluster={}", self.initial_cluster))
             // Small segments, so that tests see many of them and fill no disk.
             .arg("--log-segment-size=16MiB")
             .args(&self.flags);
+        if !self.initial_cluster.is_empty() {
+            command.arg(format!("--initial-cluster={}", self.initial_cluster));
+        }
         let log =
             File::options().create(true).append(true).open(&self.log_file).expect("the log is writable");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be cloned")).stderr(log);

@@ -8,6 +8,7 @@ mod failover;
 mod first_light;
 mod graceful;
 mod kill_leader;
+mod members;
 mod minority;
 mod new_history;
 mod power_cut;

@@ -7,7 +7,9 @@ use ringfence_proto::etcdserverpb::kv_client::KvClient;
 use ringfence_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use ringfence_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest,
-    HashKvResponse, MemberListRequest, MemberListResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
+    HashKvResponse, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
     StatusResponse, TxnRequest, TxnResponse,
 };
@@ -133,6 +135,57 @@ impl Client {
         self.call(Kind::Read, |channel| async move {
             let request = MemberListRequest { linearizable };
             Ok(self.cluster(channel).member_list(request).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Adds a member that will start later, known by its peers' addresses. With `replaces` set, a server that does not know
+    /// replacements would add it beside the other; the answer's member says whether it was understood.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the member may have been added.
+    pub async fn member_add(&self, request: MemberAddRequest) -> Result<MemberAddResponse, Error> {
+        self.call(Kind::Write, |channel| {
+            let request = request.clone();
+            async move { Ok(self.cluster(channel).member_add(request).await?.into_inner()) }
+        })
+        .await
+    }
+
+    /// Removes a member; returns when it votes no more.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the member may have been removed, or is being.
+    pub async fn member_remove(&self, id: u64) -> Result<MemberRemoveResponse, Error> {
+        self.call(Kind::Write, |channel| async move {
+            Ok(self.cluster(channel).member_remove(MemberRemoveRequest { id }).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Makes a voter of a learner that is close to the leader; returns when it votes.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where it may vote already, or soon.
+    pub async fn member_promote(&self, id: u64) -> Result<MemberPromoteResponse, Error> {
+        self.call(Kind::Write, |channel| async move {
+            Ok(self.cluster(channel).member_promote(MemberPromoteRequest { id }).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Has a member reached at other addresses by its peers from now on.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Indefinite`] where the addresses may have been changed.
+    pub async fn member_update(
+        &self,
+        id: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<MemberUpdateResponse, Error> {
+        self.call(Kind::Write, |channel| {
+            let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls.clone() };
+            async move { Ok(self.cluster(channel).member_update(request).await?.into_inner()) }
         })
         .await
     }

@@ -61,6 +61,7 @@ pub fn member(member: &Member, is_learner: bool) -> etcd::Member {
         peer_ur_ls: member.peer_urls.clone(),
         client_ur_ls: member.client_urls.clone(),
         is_learner,
+        replaces: member.replaces.map_or(0, |id| id.0),
     }
 }
 

@@ -32,7 +32,8 @@ impl cluster_server::Cluster for Cluster {
     ) -> Result<Response<etcd::MemberAddResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let wanted = if request.is_learner { Wanted::Learner } else { Wanted::Voter };
-        let change = MemberChange::Add { peer_urls: request.peer_ur_ls, wanted, replaces: None };
+        let replaces = Some(NodeId(request.replaces)).filter(|id| id.0 != 0);
+        let change = MemberChange::Add { peer_urls: request.peer_ur_ls, wanted, replaces };
         let changed = self.change(&metadata, change).await;
         self.served.answer(changed.map(|(member, header)| etcd::MemberAddResponse {
             member: Some(response::member(&member, true)),
@@ -125,6 +126,7 @@ impl Cluster {
             peer_ur_ls: vec![format!("http://{}", member.peer_address)],
             client_ur_ls: Vec::new(),
             is_learner: !member.is_voter,
+            replaces: 0,
         }));
         members.sort_by_key(|member| member.id);
         members

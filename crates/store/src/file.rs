@@ -18,8 +18,22 @@ use crate::state::State;
 
 /// A file of the state's layout, open.
 pub(crate) struct OpenFile {
-    database: Database,
+    /// There until this is dropped.
+    database: Option<Database>,
     file: Arc<dyn File>,
+}
+
+impl Drop for OpenFile {
+    /// redb writes once more as it closes a file, and panics on damage that it comes across. Whoever closes it has no use for
+    /// an answer: a state that is in use is read, and its damage told, by others, and what is closed here is behind it.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        let closed = guarded(|| {
+            drop(database);
+            Ok(())
+        });
+        drop(closed);
+    }
 }
 
 impl OpenFile {
@@ -38,7 +52,7 @@ impl OpenFile {
         let backend = FileBackend(Arc::clone(&file));
         let database =
             guarded(|| Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?))?;
-        Ok(OpenFile { database, file })
+        Ok(OpenFile { database: Some(database), file })
     }
 
     /// Opens the redb file `name` without changing it, and has redb check each of its pages, which it does not do when
@@ -49,7 +63,11 @@ impl OpenFile {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
         let database = guarded(|| Ok(builder.create_with_backend(backend)?))?;
-        Ok(OpenFile { database, file })
+        Ok(OpenFile { database: Some(database), file })
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("it is there until this is dropped")
     }
 
     /// The file's length.
@@ -71,12 +89,12 @@ impl OpenFile {
     }
 
     pub fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        Ok(self.database.begin_read()?)
+        Ok(self.database().begin_read()?)
     }
 
     /// Begins a transaction whose commit is durable, and after which a start needs no repair.
     pub fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let mut transaction = self.database.begin_write()?;
+        let mut transaction = self.database().begin_write()?;
         transaction
             .set_durability(Durability::Immediate)
             .map_err(|error| StoreError::corrupt(error.to_string()))?;

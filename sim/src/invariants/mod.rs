@@ -110,6 +110,7 @@ impl Invariants {
     /// A node was wiped or its data damaged: what it once claimed to keep is no longer asked of it.
     pub fn forgive(&mut self, number: usize) {
         self.durable_claims.forgive(number);
+        self.state_hashes.forgive(number);
     }
 
     /// A rule that the run itself found broken.

@@ -91,7 +91,7 @@ fn config(number: usize, shape: Shape) -> Config {
         client_urls: vec![format!("http://n{number}:2")],
         founders: (1..=shape.nodes).map(founder).collect(),
         join: None,
-            peer_secret: None,
+        peer_secret: None,
         timing: if shape.uneven_leases && number == 1 { Timing::WIDE_AREA } else { Timing::LOCAL },
         checkpoint_interval: std::time::Duration::from_secs(3),
         retention,

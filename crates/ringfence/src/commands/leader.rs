@@ -8,7 +8,7 @@ use ringfence_proto::etcdserverpb::Member;
 use serde_json::json;
 
 use crate::cli::Shared;
-use crate::commands::member::name_of;
+use crate::commands::member::{find, name_of};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, print_json, print_line};
 
@@ -88,15 +88,7 @@ fn choose<'a>(members: &'a [Member], wanted: Option<&str>, leader: u64) -> Resul
         let other = members.iter().find(|member| member.id != leader && !member.is_learner);
         return other.ok_or_else(|| Failure::new(Exit::Refused, "there is no other voter that could lead"));
     };
-    let named = members.iter().find(|member| member.name == wanted);
-    let by_id = || {
-        let id = u64::from_str_radix(wanted.trim_start_matches("0x"), 16).ok()?;
-        members.iter().find(|member| member.id == id)
-    };
-    named.or_else(by_id).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("no member is named {wanted:?}"))
-            .next("`ringfence member list` shows names and ids")
-    })
+    find(members, wanted)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod get;
 pub(crate) mod import;
 pub(crate) mod leader;
 pub(crate) mod member;
+pub(crate) mod metrics;
 pub(crate) mod put;
 mod range;
 pub(crate) mod recover;

@@ -1,6 +1,5 @@
 //! `ringfence status`: who leads, and how every node is.
 
-mod metrics;
 mod node;
 
 use clap::Args;

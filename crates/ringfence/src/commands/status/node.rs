@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringfence_client::Client;
 use serde::Serialize;
 
-use super::metrics::Metrics;
+use crate::commands::metrics::Metrics;
 
 /// A node to be asked.
 #[derive(Debug)]

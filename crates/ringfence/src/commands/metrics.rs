@@ -11,26 +11,26 @@ const PAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// A page of metrics.
 #[derive(Debug, Default)]
-pub(super) struct Metrics(String);
+pub(crate) struct Metrics(String);
 
 impl Metrics {
     /// Reads a node's page; none where it has none.
-    pub(super) async fn fetch(address: &str, within: Duration) -> Option<Metrics> {
+    pub(crate) async fn fetch(address: &str, within: Duration) -> Option<Metrics> {
         timeout(within, get(address)).await.ok()?
     }
 
     #[cfg(test)]
-    pub(super) fn parse(page: &str) -> Metrics {
+    pub(crate) fn parse(page: &str) -> Metrics {
         Metrics(page.to_owned())
     }
 
     /// The value of a metric without labels.
-    pub(super) fn value(&self, name: &str) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
     }
 
     /// The value of a metric about another member.
-    pub(super) fn of_member(&self, name: &str, id: u64) -> Option<f64> {
+    pub(crate) fn of_member(&self, name: &str, id: u64) -> Option<f64> {
         let labels = format!("{{member=\"{id:x}\",");
         self.0.lines().find_map(|line| {
             let (_, value) = line.strip_prefix(name)?.strip_prefix(&labels)?.rsplit_once("} ")?;
