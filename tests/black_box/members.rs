@@ -74,7 +74,11 @@ fn a_dead_member_is_replaced_and_an_emptied_one_comes_back() {
     // As soon as its leader has missed it.
     wait::until("the leader to miss it", PATIENCE, || {
         let begun = cluster.run(["member", "rejoin", "node2", "--no-wait", "--output=json"]);
-        if begun.code == Some(0) { Ok(assert_eq!(begun.json()["voter"], false)) } else { Err(begun.stderr) }
+        if begun.code != Some(0) {
+            return Err(begun.stderr);
+        }
+        assert_eq!(begun.json()["voter"], false);
+        Ok(())
     });
     cluster.nodes[1].start();
     let back = cluster.run(["member", "rejoin", "node2", "--wait=60s", "--output=json"]).json();
