@@ -106,13 +106,13 @@ fn facts<'a>(
 }
 
 async fn take(node: &Node, step: Step) {
-    let told = format!("{step:?}");
+    let told = step.to_string();
     let taken = rt::timeout(STEP_TIMEOUT, attempt(node, step)).await;
     match taken {
         Some(Ok(())) => tracing::info!("members: {told}"),
         // Whatever stands in the way, an earlier change or a new leader, the next look sees it.
-        Some(Err(reason)) => tracing::info!("members: {told} is put off: {reason}"),
-        None => tracing::warn!("members: {told} has not ended within {STEP_TIMEOUT:?}"),
+        Some(Err(reason)) => tracing::info!("members: put off, since {reason}: {told}"),
+        None => tracing::warn!("members: not done within {STEP_TIMEOUT:?}: {told}"),
     }
 }
 

@@ -5,6 +5,7 @@
 //! sections 4.2 and 4.3; joint consensus as in section 6 of the Raft paper).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use ringfence_types::{Member, NodeId, Wanted};
 
@@ -44,6 +45,25 @@ pub(crate) enum Step {
     Retire(NodeId),
     /// Stop sending to a member that is not wanted any more.
     Forget(NodeId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids = |ids: &BTreeSet<NodeId>| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Step::Finish(voters) => write!(f, "an earlier change is finished, {} vote", ids(voters)),
+            Step::Learn(id, node) => {
+                write!(f, "{} (member {id}) at {} is sent everything from now on", node.name, node.address)
+            }
+            Step::Readdress(id, node) => {
+                write!(f, "{} (member {id}) is reached at {} from now on", node.name, node.address)
+            }
+            Step::HandOver => write!(f, "this leader is to leave, and hands over"),
+            Step::Vote(voters) => write!(f, "{} vote from now on", ids(voters)),
+            Step::Retire(id) => write!(f, "member {id} has been replaced and leaves"),
+            Step::Forget(id) => write!(f, "member {id} has left"),
+        }
+    }
 }
 
 /// The next step, if there is one that can be taken now.

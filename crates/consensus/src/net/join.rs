@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use ringfence_proto::peers::{JoinReply, JoinRequest};
+use ringfence_proto::peers::{JoinReply, JoinRequest, join_reply};
 
 use super::Network;
 use super::handshake::{HandshakeError, Local, Session};
@@ -29,6 +29,12 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
     let request: JoinRequest = reader.expect().await?;
     let (name, disk_id) = (&hello.name, hello.disk_id);
     let reply = joining::answer(&door.judge, &door.local.identity, name, disk_id, request).await;
-    tracing::info!("node {name} asks to join: {reply:?}");
+    match &reply {
+        join_reply::Reply::Welcome(welcome) => tracing::info!("{name} joins as member {:x}", welcome.node_id),
+        join_reply::Reply::NotNow(reason) => {
+            tracing::info!("{name} asks to join, and has to ask again: {reason}")
+        }
+        join_reply::Reply::Refused(reason) => tracing::warn!("{name} asks to join, and is refused: {reason}"),
+    }
     writer.send(&JoinReply { reply: Some(reply) }).await
 }
