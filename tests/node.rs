@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::cli;
 use crate::http;
 use crate::process::Process;
+use crate::syncs::Syncs;
 use crate::wait;
 
 /// A node, running or not.
@@ -27,6 +28,8 @@ pub struct Node {
     pub initial_cluster: String,
     /// More flags of `serve`.
     pub flags: Vec<String>,
+    /// What rules its syncs, if anything does.
+    pub syncs: Option<Syncs>,
     process: Option<Process>,
 }
 
@@ -42,6 +45,7 @@ impl Node {
             log_file,
             initial_cluster: String::new(),
             flags: Vec::new(),
+            syncs: None,
             process: None,
         }
     }
@@ -63,6 +67,9 @@ impl Node {
             .args(&self.flags);
         if !self.initial_cluster.is_empty() {
             command.arg(format!("--initial-cluster={}", self.initial_cluster));
+        }
+        if let Some(syncs) = &self.syncs {
+            syncs.prepare(&mut command);
         }
         let log =
             File::options().create(true).append(true).open(&self.log_file).expect("the log is writable");

@@ -213,10 +213,13 @@ fn handshakes() -> Vec<Vec<u8>> {
         ..wire::Hello::default()
     };
     let mac = Bytes::from_static(&[9; 32]);
-    let proof = frame(&wire::Proof { mac: mac.clone() });
+    let proof = frame(&wire::Proof { mac: mac.clone(), refusal: None });
     let dialled = [frame(&hello), proof].concat();
-    let answered =
-        frame(&wire::HelloReply { reply: Some(hello_reply::Reply::Hello(hello)), mac, protocol: 1 });
+    let reply = Some(hello_reply::Reply::Hello(hello));
+    let answered = frame(&wire::HelloReply { reply, mac: mac.clone(), protocol: 1 });
+    let refusal = Some(wire::Refusal { reason: "an old copy".to_owned(), impostor: true });
+    let verdict = frame(&wire::Verdict { mac, refusal });
+    let answered = [answered, verdict].concat();
     kinds(vec![dialled.clone(), answered.clone(), dialled, answered])
 }
 

@@ -209,6 +209,10 @@ impl Stage {
         findings.extend(invariants.broken().iter().map(|broken| finding(broken.rule, broken.facts.clone())));
         let mut lawful_deaths = 0;
         for machine in &self.world.machines {
+            // No disk here is swapped or taken back: whoever is refused as an impostor is refused wrongly.
+            if let Some(quarantine) = machine.node().and_then(|node| node.quarantine()) {
+                findings.push(finding("quarantine", format!("n{}: {quarantine}", machine.number)));
+            }
             for death in machine.deaths() {
                 if death.is_lawful {
                     lawful_deaths += 1;

@@ -34,6 +34,10 @@ pub struct Config {
     pub store_cache_bytes: usize,
     /// The state file is rebuilt when more than half of it is free, and at least so many bytes.
     pub rebuild_free_bytes_min: u64,
+    /// Most bytes of snapshots that are sent to other members in a second, above 0.
+    pub snapshot_bytes_per_second: u64,
+    /// A leader whose disk takes longer than this for one sync hands its leadership over.
+    pub disk_stall_limit: Duration,
     /// The build's version, told to clients and peers.
     pub version: String,
 }
@@ -112,6 +116,35 @@ pub struct Retention {
     pub bytes: u64,
     /// Longest time kept.
     pub time: Duration,
+}
+
+impl Config {
+    /// The usual rate of snapshots.
+    pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
+    /// The usual time after which a leader's disk counts as stalled.
+    pub const DISK_STALL_LIMIT: Duration = Duration::from_secs(2);
+
+    /// A node of this name that knows of no other.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn sample(name: &str) -> Config {
+        Config {
+            name: name.to_owned(),
+            advertise_peer: format!("{name}:1"),
+            client_urls: Vec::new(),
+            founders: Vec::new(),
+            join: None,
+            peer_secret: None,
+            timing: Timing::default(),
+            checkpoint_interval: Duration::from_secs(30),
+            retention: Retention::default(),
+            wal_segment_bytes: 64 << 20,
+            store_cache_bytes: 4 << 20,
+            rebuild_free_bytes_min: 64 << 20,
+            snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
+            disk_stall_limit: Config::DISK_STALL_LIMIT,
+            version: "0".to_owned(),
+        }
+    }
 }
 
 impl Default for Retention {
@@ -254,6 +287,50 @@ impl fmt::Display for ReadOnly {
     }
 }
 
+/// That a node is kept out of a part of its work, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantine {
+    /// What is not to be believed.
+    pub kind: QuarantineKind,
+    /// What is wrong, in plain words.
+    pub reason: String,
+}
+
+/// What of a node is not to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuarantineKind {
+    /// Its log, which is not the one that the member of its id has acknowledged: it neither votes, acknowledges nor leads.
+    Log,
+    /// Its state: it votes and acknowledges, but neither leads nor serves, until another member's state has taken its place.
+    State,
+}
+
+impl QuarantineKind {
+    /// The quarantine's name, as it is shown to people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QuarantineKind::Log => "log quarantine",
+            QuarantineKind::State => "state quarantine",
+        }
+    }
+
+    /// How it ends, in plain words.
+    #[must_use]
+    pub fn way_back(self) -> &'static str {
+        match self {
+            QuarantineKind::Log => "bring the node back with `ringfence member rejoin`",
+            QuarantineKind::State => "the leader sends it a sound state, and it comes back by itself",
+        }
+    }
+}
+
+impl fmt::Display for Quarantine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.kind.as_str(), self.reason, self.kind.way_back())
+    }
+}
+
 /// Why leadership was not handed over. It may still change hands after `Timeout`.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum TransferError {
@@ -364,6 +441,8 @@ pub struct Status {
     pub purged: Option<Index>,
     /// Set while the node refuses writes.
     pub read_only: Option<ReadOnly>,
+    /// Set while the node is kept out of a part of its work.
+    pub quarantine: Option<Quarantine>,
     /// What is left of the leader lease; on a leader alone, and only while it holds.
     pub leader_lease_left: Option<Duration>,
     /// The members in the configuration in force.
@@ -409,6 +488,19 @@ pub struct MemberStatus {
     pub answered_ago: Option<Duration>,
     /// Whether the log no longer holds what this member needs: it waits for a snapshot.
     pub behind_retention: bool,
+    /// On a leader: how far the snapshot is that it sends to this member, while it does.
+    pub snapshot: Option<Transfer>,
+    /// Why there is no connection with it, where it refuses this node or this node refuses it.
+    pub refusal: Option<String>,
+}
+
+/// How far a snapshot that is sent to a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transfer {
+    /// Bytes that the member has.
+    pub sent: u64,
+    /// Bytes of the whole.
+    pub total: u64,
 }
 
 /// Counters of the writes that this node proposed, since its process started.

@@ -15,7 +15,7 @@ use ringfence_types::{NodeId, limits};
 
 use crate::api::{ProposalCounts, ProposeError, ReadOnly, Role, Timing};
 use crate::measure::Recorder;
-use crate::net::PeerBook;
+use crate::net::Local;
 use crate::raft::types::{Raft, TypeConfig};
 use crate::rt::{self, watch};
 
@@ -187,12 +187,12 @@ impl Authority {
     }
 
     /// Follows openraft and the clock for ever, and keeps the judgement up to date.
-    pub(crate) async fn follow(self: Arc<Self>, raft: Raft, peers: Arc<crate::net::Local>) {
+    pub(crate) async fn follow(self: Arc<Self>, raft: Raft, local: Arc<Local>) {
         let mut server = raft.server_metrics();
         let metrics = raft.metrics();
         loop {
             let now = metrics.borrow_watched().clone();
-            self.judge(&now, &peers.peers);
+            self.judge(&now, &local);
             // A change of role is acted on at once; silence makes no sound and has to be looked for.
             // While nobody leads, the next look comes soon: a new leader is one with its first answers of a majority.
             let look = if self.standing().leader.is_some() { 2 } else { 16 };
@@ -202,18 +202,22 @@ impl Authority {
         }
     }
 
-    fn judge(&self, metrics: &RaftMetrics<TypeConfig>, peers: &PeerBook) {
-        let members = members_of(metrics);
+    fn judge(&self, metrics: &RaftMetrics<TypeConfig>, local: &Local) {
+        let (members, peers) = (members_of(metrics), &local.peers);
         match (metrics.state == ServerState::Leader, self.leading_since.load(Ordering::Relaxed)) {
             (true, 0) => self.leading_since.store(rt::now().nanoseconds(), Ordering::Relaxed),
             (false, _) => self.leading_since.store(0, Ordering::Relaxed),
             _ => {}
         }
-        let (role, leader, mut silence, age) = match metrics.state {
+        let (role, mut leader, mut silence, age) = match metrics.state {
             ServerState::Leader => self.judge_leading(metrics, &members),
             state => self.judge_following(state, metrics.current_leader.map(NodeId), &members),
         };
-        if let Some(silence) = &mut silence {
+        if let Some(imposed) = local.quarantine.imposed() {
+            leader = None;
+            silence =
+                Some(Silence { since: imposed.since, reason: "this node is in log quarantine".to_owned() });
+        } else if let Some(silence) = &mut silence {
             for refusal in peers.refusals() {
                 silence.reason.push_str("; ");
                 silence.reason.push_str(&refusal);

@@ -31,9 +31,15 @@ pub(crate) async fn found(
     }
     let mut members = BTreeMap::new();
     for (id, founder) in founders {
-        let disk_id = match id == identity.node_id() {
-            true => identity.disk_id(),
-            false => meet(links, id, &founder).await,
+        let disk_id = if id == identity.node_id() {
+            identity.disk_id()
+        } else {
+            tokio::select! {
+                biased;
+                // The cluster exists, and this is not the first founder's directory any more.
+                () = links.local.quarantine.wait_imposed() => return Ok(()),
+                disk_id = meet(links, id, &founder) => disk_id,
+            }
         };
         members.insert(id.0, PeerNode { name: founder.name, address: founder.peer_address, disk_id });
     }

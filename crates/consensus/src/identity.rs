@@ -1,28 +1,26 @@
 //! Who a node is: what was drawn when its data directory was made, and which start of it this process is.
 //!
-//! The file `identity` holds lines of `key=value`, the last one a checksum over the others. It is replaced whole, by a
-//! rename, at every start and when the node learns its cluster's number.
+//! The file `identity` holds lines of `key=value`. It is replaced at every start and when the node learns its cluster's
+//! number.
 
-use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringfence_disk::{Disk, Open};
+use ringfence_disk::Disk;
 use ringfence_types::NodeId;
 use sha2::{Digest, Sha256};
 
 use crate::api::{Config, Failure, Founder};
 use crate::rt;
+use crate::small_file::{self, hex};
 
 const FILE: &str = "identity";
-const FILE_NEW: &str = "identity.new";
 const FORMAT: u64 = 1;
-const FILE_BYTES_MAX: u64 = 64 << 10;
 /// The number of a node that has asked to join and has no answer yet.
 const UNJOINED: NodeId = NodeId(0);
-const LOST_IDENTITY: &str = "the data directory holds a log or a state, but its identity file is gone: restore the file \
-                             from a copy, or start on an empty directory";
+const LOST_IDENTITY: &str = "the data directory holds a log or a state, but its identity file is gone: put the file back \
+                             as it was (not an older copy of it), or bring the node back with `ringfence member rejoin`";
 
 /// One start of one data directory.
 #[derive(Debug)]
@@ -69,10 +67,8 @@ pub(crate) struct Past {
 /// Reads the identity that a data directory has, and changes nothing; none where there is no identity.
 pub(crate) fn past(disk: &dyn Disk) -> Result<Option<Past>, Failure> {
     let disk_failed = |error: io::Error| Failure::Disk(format!("identity file: {error}"));
-    if !disk.list().map_err(disk_failed)?.iter().any(|name| name == FILE) {
-        return Ok(None);
-    }
-    let (fixed, cluster_id) = parse(&read_text(disk).map_err(disk_failed)?).map_err(Failure::Identity)?;
+    let Some(text) = small_file::read(disk, FILE).map_err(disk_failed)? else { return Ok(None) };
+    let (fixed, cluster_id) = parse(&text).map_err(Failure::Identity)?;
     Ok(Some(Past { name: fixed.name, cluster_id }))
 }
 
@@ -80,9 +76,8 @@ impl Identity {
     /// Reads the identity of a data directory, or makes one from the founders' list, and counts this start.
     pub(crate) fn open(disk: Arc<dyn Disk>, config: &Config, found: Found) -> Result<Identity, Failure> {
         let disk_failed = |error: io::Error| Failure::Disk(format!("identity file: {error}"));
-        let names = disk.list().map_err(disk_failed)?;
-        let (mut fixed, cluster_id) = if names.iter().any(|name| name == FILE) {
-            let text = read_text(disk.as_ref()).map_err(disk_failed)?;
+        let text = small_file::read(disk.as_ref(), FILE).map_err(disk_failed)?;
+        let (mut fixed, cluster_id) = if let Some(text) = text {
             let (fixed, cluster_id) = parse(&text).map_err(Failure::Identity)?;
             check_config(&fixed, config)?;
             if fixed.node_id == UNJOINED {
@@ -109,9 +104,8 @@ impl Identity {
     /// None where there is nothing to ask for: the data directory belongs to a member.
     pub(crate) fn unjoined(disk: Arc<dyn Disk>, config: &Config) -> Result<Option<Identity>, Failure> {
         let disk_failed = |error: io::Error| Failure::Disk(format!("identity file: {error}"));
-        let names = disk.list().map_err(disk_failed)?;
-        let fixed = if names.iter().any(|name| name == FILE) {
-            let text = read_text(disk.as_ref()).map_err(disk_failed)?;
+        let text = small_file::read(disk.as_ref(), FILE).map_err(disk_failed)?;
+        let fixed = if let Some(text) = text {
             let (fixed, _) = parse(&text).map_err(Failure::Identity)?;
             check_config(&fixed, config)?;
             if fixed.node_id != UNJOINED {
@@ -216,18 +210,7 @@ impl Identity {
     }
 
     fn save(&self, cluster_id: u64) -> io::Result<()> {
-        let text = render(&self.fixed, cluster_id);
-        let file = match self.disk.open(FILE_NEW, Open::New) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.disk.remove(FILE_NEW)?;
-                self.disk.open(FILE_NEW, Open::New)?
-            }
-            other => other?,
-        };
-        file.write_all_at(text.as_bytes(), 0)?;
-        file.sync_data()?;
-        self.disk.rename(FILE_NEW, FILE)?;
-        self.disk.sync_dir()
+        small_file::replace(self.disk.as_ref(), FILE, &render(&self.fixed, cluster_id))
     }
 }
 
@@ -285,7 +268,7 @@ fn founder(config: &Config, restored: u128) -> Result<Fixed, Failure> {
     Ok(Fixed {
         name: config.name.clone(),
         node_id: *node_id,
-        disk_id: rt::random_u64(),
+        disk_id: rt::random_u64().max(1),
         founding_digest: founding_digest(&config.founders, restored),
         restored,
         boot_number: 0,
@@ -311,35 +294,13 @@ fn check_config(fixed: &Fixed, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_text(disk: &dyn Disk) -> io::Result<String> {
-    let file = disk.open(FILE, Open::Existing)?;
-    let length = file.len()?;
-    if length > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too large"));
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-fn checksum(lines: &str) -> String {
-    hex(&Sha256::digest(lines.as_bytes())[..8])
-}
-
 fn render(fixed: &Fixed, cluster_id: u64) -> String {
-    let lines = format!(
+    small_file::seal(&format!(
         "format={FORMAT}\nname={}\nnode_id={}\ndisk_id={:016x}\ncluster_id={cluster_id:016x}\n\
          founding_digest={}\nrestored={:032x}\nboot_number={}\n",
         fixed.name,
@@ -348,17 +309,17 @@ fn render(fixed: &Fixed, cluster_id: u64) -> String {
         hex(&fixed.founding_digest),
         fixed.restored,
         fixed.boot_number
-    );
-    let sum = checksum(&lines);
-    format!("{lines}checksum={sum}\n")
+    ))
 }
 
 fn parse(text: &str) -> Result<(Fixed, u64), String> {
-    let damaged = |what: &str| format!("the identity file is damaged ({what}); restore it from a copy");
-    let (lines, sum) = text.rsplit_once("checksum=").ok_or_else(|| damaged("no checksum"))?;
-    if checksum(lines) != sum.trim_end() {
-        return Err(damaged("its checksum is wrong"));
-    }
+    let damaged = |what: &str| {
+        format!(
+            "the identity file is damaged ({what}); put it back as it was (not an older copy of it), or bring the node back \
+             with `ringfence member rejoin`"
+        )
+    };
+    let lines = small_file::unseal(text).map_err(damaged)?;
     let field = |key: &str| {
         lines
             .lines()
@@ -386,7 +347,7 @@ fn parse(text: &str) -> Result<(Fixed, u64), String> {
 /// Reads an identity file of these lines under a right checksum. What can be read is written as what is read again.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn check_lines(lines: &str) {
-    if let Ok((fixed, cluster_id)) = parse(&format!("{lines}checksum={}\n", checksum(lines))) {
+    if let Ok((fixed, cluster_id)) = parse(&small_file::seal(lines)) {
         assert_eq!(parse(&render(&fixed, cluster_id)), Ok((fixed, cluster_id)));
     }
 }
@@ -423,21 +384,8 @@ mod tests {
     }
 
     fn joining_config() -> Config {
-        Config {
-            name: "d".into(),
-            advertise_peer: "d:1".into(),
-            client_urls: Vec::new(),
-            founders: Vec::new(),
-            join: Some(crate::api::Join { addresses: vec!["a:1".into()], as_learner: false }),
-            peer_secret: None,
-            timing: crate::api::Timing::LOCAL,
-            checkpoint_interval: std::time::Duration::from_secs(1),
-            retention: crate::api::Retention::default(),
-            wal_segment_bytes: 0,
-            store_cache_bytes: 0,
-            rebuild_free_bytes_min: 64 << 20,
-            version: "test".into(),
-        }
+        let join = Some(crate::api::Join { addresses: vec!["a:1".into()], as_learner: false });
+        Config { join, ..Config::sample("d") }
     }
 
     #[test]
@@ -462,7 +410,7 @@ mod tests {
     fn nobody_joins_on_a_directory_that_has_lost_its_identity() {
         let disk: Arc<dyn Disk> = Arc::new(ringfence_disk::SimDisk::new(1));
         let log = disk.subdirectory("log").expect("the disk works");
-        log.open("something", Open::New).expect("the disk works");
+        log.open("something", ringfence_disk::Open::New).expect("the disk works");
         let refused = Identity::unjoined(disk, &joining_config());
         assert!(matches!(refused, Err(Failure::Identity(_))), "{refused:?}");
     }

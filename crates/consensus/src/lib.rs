@@ -7,8 +7,8 @@
 //!
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
 //! of a write and of a read), `authority` (who may write), `raft` (openraft's adapters and the storage gate), `net` (the
-//! peers), `identity`, `founding` and `new_history` (who a node is, how a cluster begins, and how out of a dead one),
-//! `membership` (how it changes), `maintenance`, `space` and `watchdog`, and [`rt`], the
+//! peers), `identity`, `founding`, `new_history` and `quarantine` (who a node is, how a cluster begins, how out of a dead one,
+//! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space` and `watchdog`, and [`rt`], the
 //! runtime under all of it.
 
 pub mod api;
@@ -26,19 +26,22 @@ mod new_history;
 mod node;
 mod opening;
 mod propose;
+mod quarantine;
 mod raft;
 mod read;
 mod recovery;
 pub mod rt;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod small_file;
 mod space;
 mod status;
 mod watchdog;
 
 pub use api::{
     BarrierError, Config, Failure, Founder, Histogram, Join, MemberError, MemberStatus, ProposalCounts,
-    ProposeError, ReadOnly, Retention, Role, Secret, Status, Timing, TransferError,
+    ProposeError, Quarantine, QuarantineKind, ReadOnly, Retention, Role, Secret, Status, Timing, Transfer,
+    TransferError,
 };
 pub use net::{Connection, Network, TcpNetwork};
 pub use new_history::{Survey, Survivor};

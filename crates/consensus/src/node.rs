@@ -18,15 +18,15 @@ use crate::maintenance::Housekeeper;
 use crate::measure::Recorder;
 use crate::membership::request::Judge;
 use crate::membership::{controller, joining};
-use crate::net::{Door, Links, Local, Network, PeerBook, serve_peers};
-use crate::opening::{check, open, start_raft};
+use crate::net::{Door, Links, Local, Network, Transfers, serve_peers};
+use crate::opening::{Opened, check, open, start_raft};
 use crate::propose::{self, Proposer};
 use crate::raft::gate::Gate;
 use crate::raft::log_store::LogStore;
 use crate::raft::state_machine::{self, Shelf};
 use crate::raft::types::Raft;
 use crate::read::{self, Oracle, Reads};
-use crate::{founding, maintenance, recovery, rt, space, watchdog};
+use crate::{founding, maintenance, quarantine, recovery, rt, space, watchdog};
 
 /// Pause between two looks at a state that has no other sign.
 const LOOK: Duration = Duration::from_millis(10);
@@ -52,9 +52,7 @@ pub(crate) struct Parts {
     reads: Reads,
     pub(crate) judge: Judge,
     pub(crate) failures: Failures,
-    started: rt::Instant,
     pub(crate) checkpoint_time: Arc<Recorder>,
-    quarantine: Arc<AtomicBool>,
     stopping: AtomicBool,
 }
 
@@ -96,24 +94,28 @@ impl Node {
             let opening = rt::blocking(move || open(&config, disk, failures)).await;
             opening.map_err(|error| Failure::Consensus(format!("opening the data directory: {error}")))??
         };
+        let Opened { identity, log, shelf, gate, peers, quarantine, found } = opened;
         let local = Arc::new(Local {
-            identity: opened.identity.clone(),
+            identity: identity.clone(),
             version: config.version.clone(),
             leader_lease: config.timing.leader_lease,
             secret: config.peer_secret.clone(),
-            peers: PeerBook::default(),
+            peers,
+            quarantine,
+            found,
         });
-        let links = Arc::new(Links::new(network.clone(), local.clone()));
-        if let Err(error) = recovery::warm(&opened.log, &opened.shelf.store).await {
+        let transfers = Transfers::new(config.snapshot_bytes_per_second);
+        let links = Arc::new(Links::new(network.clone(), local.clone(), transfers));
+        if let Err(error) = recovery::warm(&log, &shelf.store).await {
             tracing::debug!("reading ahead of the replay: {error}");
         }
-        let authority = Arc::new(Authority::new(opened.identity.node_id(), config.timing));
-        let raft = start_raft(&config, &opened, links.clone(), authority.clone()).await?;
+        let authority = Arc::new(Authority::new(identity.node_id(), config.timing));
+        let raft = start_raft(&config, &log, &shelf, links.clone(), authority.clone()).await?;
         let (reads, questions) = Reads::new();
         let (proposer, writes) = Proposer::new(authority.clone());
         let judge = Judge {
             raft: raft.clone(),
-            shelf: opened.shelf.clone(),
+            shelf: shelf.clone(),
             authority: authority.clone(),
             links: links.clone(),
             proposer: proposer.clone(),
@@ -121,22 +123,21 @@ impl Node {
         };
         let node = Node(Arc::new(Parts {
             config,
-            identity: opened.identity,
+            identity,
             raft,
-            log: opened.log,
-            shelf: opened.shelf,
-            gate: opened.gate,
+            log,
+            shelf,
+            gate,
             authority,
             links,
             proposer,
             reads,
             judge,
             failures,
-            started,
             checkpoint_time: Arc::default(),
-            quarantine: Arc::new(AtomicBool::new(opened.has_vote)),
             stopping: AtomicBool::new(false),
         }));
+        rt::spawn(quarantine::leave(node.clone(), node.0.links.clone(), started));
         node.start_tasks(network, local, questions, writes);
         Ok(node)
     }
@@ -166,7 +167,6 @@ impl Node {
             proposer: parts.proposer.clone(),
             reads: parts.reads.clone(),
             judge: parts.judge.clone(),
-            quarantine: parts.quarantine.clone(),
         };
         rt::spawn(serve_peers(network, Arc::new(door)));
         let housekeeper = Housekeeper {
@@ -183,26 +183,9 @@ impl Node {
         rt::spawn(space::give_back(parts.shelf.clone(), parts.failures.clone()));
         rt::spawn(maintenance::follow_snapshots(parts.raft.clone(), parts.shelf.clone()));
         rt::spawn(watchdog::watch_core(self.clone(), parts.raft.clone(), parts.failures.clone()));
-        let timing = parts.config.timing;
-        rt::spawn(watchdog::watch_disk(self.clone(), parts.log.clone(), timing, parts.failures.clone()));
-        rt::spawn(self.clone().leave_quarantine());
+        rt::spawn(watchdog::watch_disk(self.clone(), parts.log.clone(), parts.failures.clone()));
         rt::spawn(self.clone().publish());
         rt::spawn(controller::run(self.clone()));
-    }
-
-    /// A lease that this node granted before its start may still run: until it is over, this node neither votes nor
-    /// campaigns. A sole voter granted a lease to nobody but itself.
-    async fn leave_quarantine(self) {
-        let parts = &self.0;
-        let voters = parts.raft.metrics().borrow_watched().membership_config.membership().voter_ids().count();
-        // None at all: openraft has not told its membership yet, which says nothing of how many there are.
-        if parts.quarantine.load(Ordering::Acquire) && voters != 1 {
-            let lease = parts.config.timing.leader_lease;
-            // Counted from the start of the process: the lease was granted by an earlier one.
-            rt::sleep_until(parts.started + lease + lease / 4).await;
-        }
-        parts.quarantine.store(false, Ordering::Release);
-        parts.raft.runtime_config().elect(true);
     }
 
     /// Founds the cluster if need be, then tells everybody where clients reach this node.
@@ -213,7 +196,7 @@ impl Node {
         if let Err(failure) = founded {
             return parts.failures.report(failure);
         }
-        while !self.is_stopping() {
+        while !self.is_stopping() && parts.links.local.quarantine.imposed().is_none() {
             let standing = self.0.authority.standing().members.get(&self.node_id()).cloned();
             let Some(configured) = standing else {
                 rt::sleep(LOOK * 5).await;
@@ -362,6 +345,9 @@ impl Node {
         }
         if let Some(failure) = self.0.failures.first() {
             return Err(failure.to_string());
+        }
+        if let Some(quarantine) = self.quarantine() {
+            return Err(quarantine.to_string());
         }
         if let Some(read_only) = self.0.authority.read_only() {
             return Err(read_only.to_string());

@@ -13,7 +13,9 @@ use crate::api::{Config, Failure, Timing};
 use crate::authority::Authority;
 use crate::failures::Failures;
 use crate::identity::{Found, Identity};
-use crate::net::{Links, PeerNetworkFactory};
+use crate::net::{FoundDurable, Links, PeerBook, PeerNetworkFactory};
+use crate::quarantine::Quarantine;
+use crate::raft::codec;
 use crate::raft::gate::Gate;
 use crate::raft::log_store::{self, LogStore};
 use crate::raft::state_machine::{self, Shelf, StateMachine};
@@ -26,8 +28,10 @@ pub(crate) struct Opened {
     pub(crate) log: LogStore,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) gate: Arc<Gate>,
-    /// Whether an earlier process may have granted a leader lease that still runs.
-    pub(crate) has_vote: bool,
+    pub(crate) peers: PeerBook,
+    pub(crate) quarantine: Arc<Quarantine>,
+    /// All that earlier processes have acknowledged.
+    pub(crate) found: FoundDurable,
 }
 
 /// The smallest segment of the log that holds an entry of the largest size with room to spare.
@@ -84,7 +88,7 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     state_machine::check_position(&store.applied())
         .map_err(|error| Failure::StateCorrupt(error.to_string()))?;
     let store = Arc::new(store);
-    let identity = Arc::new(Identity::open(disk, config, found(&log, &store))?);
+    let identity = Arc::new(Identity::open(disk.clone(), config, found(&log, &store))?);
     let gate = Arc::new(Gate::default());
     let log = LogStore::start(log, gate.clone(), failures.clone()).map_err(disk_failed)?;
     let (vote, last, committed) = log.positions().map_err(unreadable_positions)?;
@@ -100,10 +104,27 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
         checkpointed = ?store.checkpointed().log_id,
         "opened the data directory of {}", identity.name(),
     );
-    let shelf = Shelf::new(store, state_disk, gate.clone(), failures).map_err(disk_failed)?;
+    let found = FoundDurable {
+        vote: vote.as_ref().map(codec::vote_to_wire),
+        // After a snapshot was installed the log may come back as it was before; what was acknowledged is in the state.
+        last_log_id: last
+            .max(store.checkpointed().log_id.map(log_id_to_raft))
+            .as_ref()
+            .map(codec::log_id_to_wire),
+    };
+    let shelf = Shelf::new(store, state_disk, gate.clone(), failures.clone()).map_err(disk_failed)?;
     // The canary votes and campaigns at once, as if nothing had been granted.
-    let has_vote = vote.is_some() && !Canary::NoQuarantine.sings();
-    Ok(Opened { identity, log, shelf: Arc::new(shelf), gate, has_vote })
+    let lease_may_run = vote.is_some() && !Canary::NoQuarantine.sings();
+    let quarantine = Quarantine::open(disk.clone(), failures, vote.is_some(), lease_may_run)?;
+    Ok(Opened {
+        identity,
+        log,
+        shelf: Arc::new(shelf),
+        gate,
+        peers: PeerBook::open(disk)?,
+        quarantine: Arc::new(quarantine),
+        found,
+    })
 }
 
 /// What it means that the log's positions cannot be read: a disk that refuses is no damage.
@@ -125,7 +146,7 @@ fn found(log: &Log, store: &Store) -> Found {
 }
 
 /// openraft's settings for ours.
-fn raft_config(timing: Timing, has_vote: bool) -> Result<openraft::Config, Failure> {
+fn raft_config(timing: Timing, campaigns_at_once: bool) -> Result<openraft::Config, Failure> {
     let milliseconds = |time: Duration| time.as_millis() as u64;
     let raft_config = openraft::Config {
         cluster_name: "ringfence".to_owned(),
@@ -139,7 +160,7 @@ fn raft_config(timing: Timing, has_vote: bool) -> Result<openraft::Config, Failu
         // much of the log stays is for the retention and the snapshots in transfer to say: housekeeping asks for purges.
         max_in_snapshot_log_to_keep: u64::MAX,
         api_channel_size: Some(limits::PROPOSALS_WAITING_MAX as u64 * 2),
-        enable_elect: !has_vote,
+        enable_elect: campaigns_at_once,
         enable_pre_vote: Some(true),
         // On in the canary alone: see ARCHITECTURE.md for what it breaks.
         enable_leader_restore: Some(Canary::LeaderRestored.sings()),
@@ -154,15 +175,17 @@ fn raft_config(timing: Timing, has_vote: bool) -> Result<openraft::Config, Failu
 /// Starts openraft over what was opened.
 pub(crate) async fn start_raft(
     config: &Config,
-    opened: &Opened,
+    log: &LogStore,
+    shelf: &Arc<Shelf>,
     links: Arc<Links>,
     authority: Arc<Authority>,
 ) -> Result<Raft, Failure> {
-    let raft_config = raft_config(config.timing, opened.has_vote)?;
-    let factory = PeerNetworkFactory { links, shelf: opened.shelf.clone(), authority };
-    let machine = StateMachine(opened.shelf.clone());
-    let node = opened.identity.node_id().0;
-    Raft::new(node, Arc::new(raft_config), factory, opened.log.clone(), machine)
+    // Without a history there is nothing to wait for, and a cluster to be founded.
+    let raft_config = raft_config(config.timing, links.local.quarantine.check_vote().is_ok())?;
+    let node = authority.node().0;
+    let factory = PeerNetworkFactory { links, shelf: shelf.clone(), authority };
+    let machine = StateMachine(shelf.clone());
+    Raft::new(node, Arc::new(raft_config), factory, log.clone(), machine)
         .await
         .map_err(|fatal| Failure::Consensus(fatal.to_string()))
 }
@@ -174,7 +197,7 @@ mod tests {
     #[test]
     fn openraft_takes_every_timing_that_is_offered() {
         for timing in [Timing::LOCAL, Timing::WIDE_AREA] {
-            if let Err(refused) = raft_config(timing, false) {
+            if let Err(refused) = raft_config(timing, true) {
                 panic!("{timing:?}: {refused}");
             }
         }

@@ -5,11 +5,18 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use ringfence_types::{Index, Term};
 
-use crate::api::{MemberStatus, Role, Status};
+use crate::api::{MemberStatus, Quarantine, Role, Status};
 use crate::node::Node;
+use crate::quarantine::Imposed;
 use crate::rt;
 
 impl Node {
+    /// Whether this node is kept out of a part of its work, and why.
+    #[must_use]
+    pub fn quarantine(&self) -> Option<Quarantine> {
+        self.0.links.local.quarantine.imposed().map(Imposed::told)
+    }
+
     /// The whole picture of this moment; not meant for every request.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -42,6 +49,8 @@ impl Node {
                 answered_ago: if is_self { Some(Duration::ZERO) } else { beat.map(|beat| rt::since(*beat)) },
                 behind_retention: leads
                     && purged.is_some_and(|purged| matched.map_or(0, |m| m.0 + 1) <= purged),
+                snapshot: parts.links.transfers.progress(*id),
+                refusal: parts.links.local.peers.refusal(*id),
             }
         });
         let view = parts.shelf.store.view();
@@ -60,6 +69,7 @@ impl Node {
             checkpointed: parts.shelf.store.checkpointed().log_id,
             purged: metrics.purged.as_ref().map(|purged| Index(purged.index())),
             read_only: parts.authority.read_only(),
+            quarantine: self.quarantine(),
             leader_lease_left: lease_left.filter(|left| !left.is_zero()),
             members: members.collect(),
             leader_changes: standing.leader_changes,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 
-use crate::api::{Failure, Timing};
+use crate::api::Failure;
 use crate::failures::Failures;
 use crate::node::Node;
 use crate::raft::log_store::LogStore;
@@ -31,11 +31,13 @@ pub(crate) async fn watch_core(node: Node, raft: Raft, failures: Failures) {
 }
 
 /// A leader whose disk stalls holds the whole cluster hostage. It hands its leadership over when a sync takes longer than
-/// five leader leases, and any node stops when a sync does not return at all.
-pub(crate) async fn watch_disk(node: Node, log: LogStore, timing: Timing, failures: Failures) {
-    let limit = timing.leader_lease * 5;
+/// the limit, and any node stops when a sync does not return at all.
+pub(crate) async fn watch_disk(node: Node, log: LogStore, failures: Failures) {
+    let limit = node.0.config.disk_stall_limit;
+    // The limit is kept to an eighth of it.
+    let look = limit / 8;
     loop {
-        rt::sleep(timing.leader_lease).await;
+        rt::sleep(look).await;
         let Some(time) = log.flushing_for().filter(|time| *time > limit) else { continue };
         if time > SYNC_LOST {
             let reason = format!("a sync of the log has not returned for {} s", time.as_secs());
@@ -47,7 +49,7 @@ pub(crate) async fn watch_disk(node: Node, log: LogStore, timing: Timing, failur
                 Ok(to) => {
                     tracing::warn!("handed leadership over to node {to}, since this node's disk stalls")
                 }
-                Err(error) => tracing::warn!("this node's disk stalls, and nobody takes over: {error}"),
+                Err(error) => tracing::warn!("this node's disk stalls; handing leadership over: {error}"),
             }
         }
     }

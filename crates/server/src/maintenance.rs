@@ -16,6 +16,17 @@ use crate::snapshot;
 use crate::status::Trouble;
 use crate::{ETCD_VERSION, deadline};
 
+/// What this member has to complain about, for people.
+fn problems(status: &ringfence_consensus::Status) -> Vec<String> {
+    let quarantine = status.quarantine.iter().map(ToString::to_string);
+    let read_only = status.read_only.iter().map(ToString::to_string);
+    let refusals = status.members.iter().filter_map(|member| {
+        let reason = member.refusal.as_ref()?;
+        Some(format!("no connection with {}: {reason}", member.name))
+    });
+    quarantine.chain(read_only).chain(refusals).collect()
+}
+
 /// The service.
 pub(crate) struct Maintenance {
     pub(crate) served: Served,
@@ -55,7 +66,7 @@ impl maintenance_server::Maintenance for Maintenance {
             raft_index: status.committed.unwrap_or_default().0,
             raft_term: status.term.0,
             raft_applied_index: status.applied.map_or(0, |applied| applied.index.0),
-            errors: status.read_only.iter().map(ToString::to_string).collect(),
+            errors: problems(&status),
             db_size_in_use: signed(status.state_in_use_bytes),
             is_learner: status.role == Role::Learner,
             storage_version: format!("ringfence/{}", status.version),

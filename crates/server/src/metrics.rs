@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use ringfence_consensus::{Histogram, Role, Status};
+use ringfence_consensus::{Histogram, QuarantineKind, Role, Status};
 
 use crate::ETCD_VERSION;
 use crate::calls::Calls;
@@ -14,6 +14,7 @@ pub(crate) fn text(status: &Status, calls: &Calls) -> String {
     raft(&mut page, status);
     storage(&mut page, status);
     read_only(&mut page, status);
+    quarantine(&mut page, status);
     peers(&mut page, status);
     stages(&mut page, status);
     process(&mut page);
@@ -146,6 +147,15 @@ fn read_only(page: &mut Page, status: &Status) {
     );
 }
 
+fn quarantine(page: &mut Page, status: &Status) {
+    let is_quarantined = |kind| status.quarantine.as_ref().is_some_and(|quarantine| quarantine.kind == kind);
+    page.gauge(
+        "ringfence_log_quarantine",
+        "Whether this member's log is not the one that it has acknowledged: it neither votes, acknowledges nor leads.",
+        u8::from(is_quarantined(QuarantineKind::Log)),
+    );
+}
+
 /// What a leader knows of the other members; a follower knows nothing of them.
 fn peers(page: &mut Page, status: &Status) {
     let others = || status.members.iter().filter(|member| member.id != status.node);
@@ -180,6 +190,15 @@ fn peers(page: &mut Page, status: &Status) {
     for member in others() {
         let labels = labels(member.id, &member.name);
         page.sample("ringfence_peer_behind_retention", &labels, u8::from(member.behind_retention));
+    }
+    page.head(
+        "ringfence_peer_refused",
+        "gauge",
+        "Whether a member and this one refuse to speak with each other.",
+    );
+    for member in others() {
+        let labels = labels(member.id, &member.name);
+        page.sample("ringfence_peer_refused", &labels, u8::from(member.refusal.is_some()));
     }
 }
 
@@ -272,7 +291,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use ringfence_consensus::{MemberStatus, ProposalCounts, ReadOnly};
+    use ringfence_consensus::{MemberStatus, ProposalCounts, Quarantine, ReadOnly};
     use ringfence_types::{Index, LogId, NodeId, Revision, Term};
 
     use super::*;
@@ -287,6 +306,8 @@ mod tests {
             matched,
             answered_ago: Some(Duration::from_millis(20)),
             behind_retention: false,
+            snapshot: None,
+            refusal: (id == 3).then(|| "refused: another disk".to_owned()),
         };
         Status {
             cluster_id: 7,
@@ -303,6 +324,7 @@ mod tests {
             checkpointed: Some(log_id(20)),
             purged: None,
             read_only: Some(ReadOnly { since: Duration::from_millis(1_500), reason: "alone".to_owned() }),
+            quarantine: Some(Quarantine { kind: QuarantineKind::Log, reason: "an old copy".to_owned() }),
             leader_lease_left: Some(Duration::from_millis(250)),
             members: vec![member(1, None), member(2, Some(Index(35))), member(3, None)],
             leader_changes: 2,
@@ -342,6 +364,9 @@ mod tests {
             "ringfence_stage_seconds_bucket{stage=\"log_sync\",le=\"0.002\"} 4",
             "ringfence_read_only 1",
             "ringfence_read_only_since_seconds 1.5",
+            "ringfence_log_quarantine 1",
+            "ringfence_peer_refused{member=\"2\",name=\"n\\\"2\"} 0",
+            "ringfence_peer_refused{member=\"3\",name=\"n\\\"3\"} 1",
             "ringfence_peer_lag_entries{member=\"2\",name=\"n\\\"2\"} 5",
         ] {
             assert!(lines.contains(line), "{line} in {page}");

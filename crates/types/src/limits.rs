@@ -36,6 +36,8 @@ pub const PEER_FRAME_BYTES_MAX: usize = 16 << 20;
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 4 << 10;
 /// Most peer connections at once; founding members need four each, so this is far above any lawful use.
 pub const PEER_CONNECTIONS_MAX: usize = 256;
+/// Nodes outside the membership of which a node remembers anything; beyond it the oldest are forgotten.
+pub const STRANGERS_MAX: usize = 64;
 /// Bytes of a snapshot in one chunk.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
 

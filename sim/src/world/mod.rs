@@ -98,6 +98,8 @@ fn config(number: usize, shape: Shape) -> Config {
         wal_segment_bytes: 4 << 20,
         store_cache_bytes: 1 << 20,
         rebuild_free_bytes_min: 64 << 10,
+        snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
+        disk_stall_limit: Config::DISK_STALL_LIMIT,
         version: "simulated".to_owned(),
     }
 }

@@ -12,8 +12,10 @@ use ringfence_types::{MemberChange, NodeId, Rejection, Wanted, limits};
 
 use super::request::Judge;
 use crate::api::{Config, Failure, Join, MemberError};
+use crate::failures::Failures;
 use crate::identity::{self, Identity};
-use crate::net::{Local, Network, PeerBook, join};
+use crate::net::{FoundDurable, Local, Network, PeerBook, join};
+use crate::quarantine::Quarantine;
 use crate::rt;
 
 /// Pause between two rounds over the members that were named.
@@ -45,7 +47,9 @@ pub(crate) async fn join(
         version: config.version.clone(),
         leader_lease: config.timing.leader_lease,
         secret: config.peer_secret.clone(),
-        peers: PeerBook::default(),
+        peers: PeerBook::open(disk.clone())?,
+        quarantine: Arc::new(Quarantine::open(disk.clone(), Failures::new(), false, false)?),
+        found: FoundDurable::default(),
     };
     let welcome = ask_until_answered(&local, network, wish, config).await?;
     let node = NodeId(welcome.node_id);

@@ -11,11 +11,14 @@ use ringfence_types::{NodeId, limits};
 
 use super::Connection;
 use super::frame::FrameReader;
-use super::handshake::{Local, PeerBook};
+use super::handshake::{FoundDurable, Local};
+use super::peer_book::PeerBook;
 use super::pipeline;
 use super::serve_snapshot::Incoming;
-use crate::api::{Config, Founder, Retention, Secret, Timing};
+use crate::api::{Config, Founder, Secret};
+use crate::failures::Failures;
 use crate::identity::{Found, Identity};
+use crate::quarantine::Quarantine;
 
 /// Reads frames as a channel does that is past its handshake: the first byte says which messages they hold.
 ///
@@ -80,28 +83,21 @@ pub fn handshake(data: &[u8]) {
 fn local(secret: Option<Secret>) -> Local {
     let founder = |name: &str| Founder { name: name.to_owned(), peer_address: format!("{name}:1") };
     let config = Config {
-        name: "a".to_owned(),
-        advertise_peer: "a:1".to_owned(),
-        client_urls: Vec::new(),
         founders: vec![founder("a"), founder("b")],
-        join: None,
         peer_secret: secret.clone(),
-        timing: Timing::default(),
-        checkpoint_interval: std::time::Duration::from_secs(30),
-        retention: Retention::default(),
-        wal_segment_bytes: 64 << 20,
-        store_cache_bytes: 4 << 20,
-        rebuild_free_bytes_min: 64 << 20,
-        version: "0".to_owned(),
+        ..Config::sample("a")
     };
     let disk = Arc::new(SimDisk::new(0));
-    let identity = Identity::open(disk, &config, Found::Fresh { restored: 0 }).expect("a fresh disk");
+    let identity = Identity::open(disk.clone(), &config, Found::Fresh { restored: 0 }).expect("a fresh disk");
+    let quarantine = Quarantine::open(disk.clone(), Failures::new(), false, false).expect("a fresh disk");
     Local {
         identity: Arc::new(identity),
         version: config.version,
         leader_lease: config.timing.leader_lease,
         secret,
-        peers: PeerBook::default(),
+        peers: PeerBook::open(disk).expect("a fresh disk"),
+        quarantine: Arc::new(quarantine),
+        found: FoundDurable::default(),
     }
 }
 

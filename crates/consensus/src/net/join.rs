@@ -25,7 +25,7 @@ pub(crate) async fn ask(
 
 /// The answering side.
 pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> {
-    let Session { mut reader, mut writer, hello } = session;
+    let Session { mut reader, mut writer, hello, .. } = session;
     let request: JoinRequest = reader.expect().await?;
     let (name, disk_id) = (&hello.name, hello.disk_id);
     let reply = joining::answer(&door.judge, &door.local.identity, name, disk_id, request).await;

@@ -9,14 +9,15 @@ use ringfence_types::NodeId;
 
 use super::handshake::Local;
 use super::mux::Mux;
-use super::{Network, handshake};
+use super::{Network, Transfers, handshake};
 use crate::rt;
 
 /// Connections that questions share. Append and snapshot channels belong to whoever streams on them.
 #[derive(Debug)]
 pub(crate) struct Links {
     pub(super) network: Arc<dyn Network>,
-    pub(super) local: Arc<Local>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) transfers: Transfers,
     control: Mutex<BTreeMap<NodeId, Arc<Mux>>>,
     forward: Mutex<BTreeMap<NodeId, Arc<Mux>>>,
 }
@@ -27,8 +28,8 @@ pub(crate) struct Seen {
 }
 
 impl Links {
-    pub(crate) fn new(network: Arc<dyn Network>, local: Arc<Local>) -> Links {
-        Links { network, local, control: Mutex::default(), forward: Mutex::default() }
+    pub(crate) fn new(network: Arc<dyn Network>, local: Arc<Local>, transfers: Transfers) -> Links {
+        Links { network, local, transfers, control: Mutex::default(), forward: Mutex::default() }
     }
 
     /// The control channel to a member.
@@ -63,7 +64,7 @@ impl Links {
         link
     }
 
-    /// Shakes hands with a founder and hangs up.
+    /// Shakes hands with a member and hangs up.
     pub(crate) async fn meet(
         &self,
         target: NodeId,

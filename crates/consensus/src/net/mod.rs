@@ -8,6 +8,7 @@ mod handshake;
 pub(crate) mod join;
 mod links;
 mod mux;
+mod peer_book;
 mod pipeline;
 mod raft_network;
 mod serve;
@@ -16,6 +17,8 @@ mod serve_forward;
 mod serve_snapshot;
 mod snapshot;
 mod tcp;
+mod transfers;
+mod witness;
 
 use std::fmt;
 use std::io;
@@ -23,12 +26,14 @@ use std::io;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use handshake::{Local, PeerBook};
+pub(crate) use handshake::{FoundDurable, Local};
 pub(crate) use links::{Links, Patience};
 pub(crate) use mux::CallError;
+pub(crate) use peer_book::PeerBook;
 pub(crate) use raft_network::PeerNetworkFactory;
 pub(crate) use serve::{Door, serve_peers};
 pub use tcp::TcpNetwork;
+pub(crate) use transfers::Transfers;
 
 /// Ordered byte streams between members.
 pub trait Network: fmt::Debug + Send + Sync + 'static {

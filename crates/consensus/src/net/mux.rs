@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringfence_proto::peers::{Channel, ReplyFrame, Request, RequestFrame, reply, request};
+use ringfence_proto::peers::{
+    Channel, ReplyFrame, Request, RequestFrame, Vote, append_reply, reply, request,
+};
 use ringfence_types::{NodeId, limits};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::handshake::{HandshakeError, Local, Session};
+use super::handshake::{HandshakeError, Local, SUPERSEDED, Session, disowned};
+use super::witness::Witness;
 use super::{Connection, Network};
+use crate::quarantine::Quarantine;
 use crate::rt;
 
 /// A question with the place for its answer.
@@ -84,7 +88,7 @@ impl Mux {
             (self.channel, self.target, self.address.clone(), self.silence);
         rt::spawn(async move {
             match open(network.as_ref(), &local, channel, target, &address).await {
-                Ok(session) => serve(session, waiting, silence).await,
+                Ok(session) => serve(session, waiting, silence, &local.quarantine).await,
                 Err(error) => refuse(waiting, &error, target, &address),
             }
         });
@@ -115,12 +119,25 @@ fn refuse(mut waiting: mpsc::Receiver<Call>, error: &HandshakeError, target: Nod
 
 /// Questions under way, by number; the moment is that of the last sign of life while any is.
 struct UnderWay {
-    calls: BTreeMap<u64, oneshot::Sender<Result<reply::Body, CallError>>>,
+    calls: BTreeMap<u64, Asked>,
     heard: rt::Instant,
 }
 
-async fn serve(session: Session, mut waiting: mpsc::Receiver<Call>, silence: Duration) {
-    let Session { mut reader, mut writer, .. } = session;
+/// A question that was sent.
+struct Asked {
+    /// The vote by which the other side would acknowledge something.
+    vote: Option<Vote>,
+    answer: oneshot::Sender<Result<reply::Body, CallError>>,
+}
+
+async fn serve(
+    session: Session,
+    mut waiting: mpsc::Receiver<Call>,
+    silence: Duration,
+    quarantine: &Quarantine,
+) {
+    let Session { mut reader, mut writer, witness, .. } = session;
+    let mut disowned = std::pin::pin!(disowned(&witness, quarantine));
     let mut under_way = UnderWay { calls: BTreeMap::new(), heard: rt::now() };
     let mut next_id = 0;
     let mut calls = Vec::new();
@@ -129,7 +146,9 @@ async fn serve(session: Session, mut waiting: mpsc::Receiver<Call>, silence: Dur
         tokio::select! {
             biased;
             frame = reader.next::<ReplyFrame>() => match frame {
-                Ok(Some(frame)) => answer(&mut under_way, frame),
+                Ok(Some(frame)) => if let Err(reason) = answer(&mut under_way, frame, &witness) {
+                    break reason;
+                },
                 Ok(None) => break "the peer closed the connection".to_owned(),
                 Err(error) => break error.to_string(),
             },
@@ -147,14 +166,15 @@ async fn serve(session: Session, mut waiting: mpsc::Receiver<Call>, silence: Dur
             () = rt::sleep_until(under_way.heard + silence), if !under_way.calls.is_empty() => {
                 break format!("the peer is silent for {silence:?}");
             }
+            reason = &mut disowned => break reason.to_owned(),
         }
     };
     waiting.close();
     while let Ok(call) = waiting.try_recv() {
         drop(call.answer.send(Err(CallError::NotSent(reason.clone()))));
     }
-    for (_, answer) in under_way.calls {
-        drop(answer.send(Err(CallError::Broken(reason.clone()))));
+    for (_, asked) in under_way.calls {
+        drop(asked.answer.send(Err(CallError::Broken(reason.clone()))));
     }
 }
 
@@ -164,18 +184,41 @@ fn frame_of(calls: &mut Vec<Call>, next_id: &mut u64, under_way: &mut UnderWay) 
     }
     let requests = calls.drain(..).map(|call| {
         *next_id += 1;
-        under_way.calls.insert(*next_id, call.answer);
+        let vote = match &call.body {
+            request::Body::Heartbeat(request) => request.vote,
+            request::Body::Vote(request) => request.vote,
+            _ => None,
+        };
+        under_way.calls.insert(*next_id, Asked { vote, answer: call.answer });
         Request { id: *next_id, body: Some(call.body) }
     });
     RequestFrame { requests: requests.collect() }
 }
 
-fn answer(under_way: &mut UnderWay, frame: ReplyFrame) {
+fn answer(under_way: &mut UnderWay, frame: ReplyFrame, witness: &Witness) -> Result<(), String> {
     under_way.heard = rt::now();
     for reply in frame.replies {
         // An answer to nobody: its caller gave up.
-        let Some(answer) = under_way.calls.remove(&reply.id) else { continue };
+        let Some(asked) = under_way.calls.remove(&reply.id) else { continue };
+        if !reply.body.as_ref().is_none_or(|body| note(witness, asked.vote.as_ref(), body)) {
+            drop(asked.answer.send(Err(CallError::Broken(SUPERSEDED.to_owned()))));
+            return Err(SUPERSEDED.to_owned());
+        }
         let body = reply.body.ok_or_else(|| CallError::Broken("an empty answer".to_owned()));
-        drop(answer.send(body));
+        drop(asked.answer.send(body));
+    }
+    Ok(())
+}
+
+/// Notes what an answer acknowledges, before anybody acts on it. False where it must not count.
+fn note(witness: &Witness, vote: Option<&Vote>, body: &reply::Body) -> bool {
+    let Some(vote) = vote else { return true };
+    match body {
+        reply::Body::Heartbeat(reply) => match &reply.reply {
+            Some(append_reply::Reply::Matched(matched)) => witness.note(vote, matched.log_id.as_ref()),
+            _ => true,
+        },
+        reply::Body::Vote(reply) if reply.granted => witness.note(vote, None),
+        _ => true,
     }
 }

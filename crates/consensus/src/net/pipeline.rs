@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::FutureExt;
@@ -20,7 +21,8 @@ use ringfence_canary::Canary;
 use ringfence_proto::peers::{self as wire, append_reply};
 use ringfence_types::limits;
 
-use super::handshake::Session;
+use super::handshake::{SUPERSEDED, Session};
+use crate::quarantine::Quarantine;
 use crate::raft::codec;
 use crate::raft::types::{RaftLogId, TypeConfig};
 use crate::rt;
@@ -37,22 +39,33 @@ pub(super) struct Pipeline<'a, S> {
     home: &'a mut Option<Session>,
     session: Option<Session>,
     under_way: VecDeque<Credit>,
+    /// The vote of the leadership whose run this is.
+    vote: Option<wire::Vote>,
     heard: rt::Instant,
     silence: Duration,
+    quarantine: Arc<Quarantine>,
 }
 
 impl<'a, S> Pipeline<'a, S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin + Send + 'static,
 {
-    pub(super) fn new(session: Session, home: &'a mut Option<Session>, input: S, silence: Duration) -> Self {
+    pub(super) fn new(
+        session: Session,
+        home: &'a mut Option<Session>,
+        input: S,
+        silence: Duration,
+        quarantine: Arc<Quarantine>,
+    ) -> Self {
         Pipeline {
             input: Some(input),
             home,
             session: Some(session),
             under_way: VecDeque::new(),
+            vote: None,
             heard: rt::now(),
             silence,
+            quarantine,
         }
     }
 
@@ -112,6 +125,9 @@ where
 
     /// Sends a request, and those that wait behind it, with one call of the stream.
     async fn send(&mut self, first: AppendEntriesRequest<TypeConfig>) -> Result<(), RPCError<TypeConfig>> {
+        if self.quarantine.imposed().is_some() {
+            return Err(closed("this node is in log quarantine"));
+        }
         let session = self.session.as_mut().expect("a run that sends has its session");
         if self.under_way.is_empty() {
             self.heard = rt::now();
@@ -121,6 +137,7 @@ where
         while let Some(next) = request.take() {
             self.under_way.push_back(next.entries.last().map(|entry| entry.log_id).or(next.prev_log_id));
             let message = to_wire(&next);
+            self.vote = message.vote;
             bytes += message.entries.iter().map(bytes::Bytes::len).sum::<usize>();
             session.writer.push(&message);
             if self.under_way.len() < limits::APPENDS_IN_FLIGHT_MAX && bytes < limits::APPEND_BYTES_MAX {
@@ -146,6 +163,7 @@ where
             return Err(closed("an answer to no request"));
         }
         let answer = result_from_wire(reply)?;
+        self.note(&answer)?;
         if let (Ok(matched), Some(next)) = (&answer, self.under_way.front())
             && next <= matched
             // The canary lets it count for a request that may never have arrived.
@@ -154,6 +172,18 @@ where
             return Ok(None);
         }
         Ok(Some(answer))
+    }
+}
+
+impl<S> Pipeline<'_, S> {
+    /// Notes what an answer acknowledges, before openraft acts on it.
+    fn note(&self, answer: &StreamAppendResult<TypeConfig>) -> Result<(), RPCError<TypeConfig>> {
+        if let (Ok(matched), Some(vote), Some(session)) = (answer, &self.vote, &self.session)
+            && !session.witness.note(vote, matched.as_ref().map(codec::log_id_to_wire).as_ref())
+        {
+            return Err(closed(SUPERSEDED));
+        }
+        Ok(())
     }
 }
 

@@ -157,7 +157,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         Box::pin(async move {
             let session = self.append_session().await?;
             let silence = self.links.local.leader_lease * 2;
-            Ok(Pipeline::new(session, &mut self.append, input, silence).answers().boxed())
+            let quarantine = self.links.local.quarantine.clone();
+            Ok(Pipeline::new(session, &mut self.append, input, silence, quarantine).answers().boxed())
         })
     }
 

@@ -1,14 +1,13 @@
 //! The answering side: accepts connections, shakes hands, and serves each channel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use ringfence_proto::peers::{self as wire, Channel, ReplyFrame, RequestFrame, reply, request::Body};
 use ringfence_types::limits;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::handshake::{HandshakeError, Local, Session};
+use super::handshake::{HandshakeError, Local, Session, disowned};
 use super::{Connection, Network, join, pipeline, serve_append, serve_forward, serve_snapshot};
 use crate::authority::Authority;
 use crate::membership::request::{self, Judge};
@@ -31,8 +30,6 @@ pub(crate) struct Door {
     pub(crate) proposer: Proposer,
     pub(crate) reads: Reads,
     pub(crate) judge: Judge,
-    /// While set, this node gives nobody its vote: a lease that it granted before its start may still run.
-    pub(crate) quarantine: Arc<AtomicBool>,
 }
 
 /// Accepts peers for ever.
@@ -59,19 +56,33 @@ pub(crate) async fn serve_peers(network: Arc<dyn Network>, door: Arc<Door>) {
 
 async fn serve_connection(door: &Arc<Door>, connection: Connection) {
     let remote = connection.remote.clone();
+    // The port is another one with each try.
+    let remote_host = remote.rsplit_once(':').map_or(&*remote, |(host, _)| host).to_owned();
     let session = match door.local.answer(connection).await {
         Ok(session) => session,
-        Err(HandshakeError::Io(error)) => return tracing::debug!("peer connection from {remote}: {error}"),
-        Err(error) => return tracing::warn!("peer connection from {remote}: {error}"),
+        Err(error @ (HandshakeError::Io(_) | HandshakeError::RefusedByPeer(_))) => {
+            return tracing::debug!("peer connection from {remote}: {error}");
+        }
+        Err(error) => {
+            return door.local.peers.tell_once(&format!("peer connection from {remote_host}: {error}"));
+        }
     };
     let (channel, name) = (session.hello.channel(), session.hello.name.clone());
-    let served = match channel {
-        Channel::Control => serve_control(door, session).await,
-        Channel::Append => serve_append::serve(door, session).await,
-        Channel::Snapshot => serve_snapshot::serve(door, session).await,
-        Channel::Forward => serve_forward::serve(door, session).await,
-        Channel::Join => join::serve(door, session).await,
-        Channel::Unspecified => Err(std::io::Error::other("the peer names no channel")),
+    let witness = session.witness.clone();
+    let serving = async {
+        match channel {
+            Channel::Control => serve_control(door, session).await,
+            Channel::Append => serve_append::serve(door, session).await,
+            Channel::Snapshot => serve_snapshot::serve(door, session).await,
+            Channel::Forward => serve_forward::serve(door, session).await,
+            Channel::Join => join::serve(door, session).await,
+            Channel::Unspecified => Err(std::io::Error::other("the peer names no channel")),
+        }
+    };
+    let served = tokio::select! {
+        biased;
+        reason = disowned(&witness, &door.local.quarantine) => Err(std::io::Error::other(reason)),
+        served = serving => served,
     };
     if let Err(error) = served {
         tracing::debug!("{channel:?} channel of node {name} at {remote}: {error}");
@@ -124,6 +135,7 @@ async fn answer(door: &Door, body: Option<Body>) -> reply::Body {
 }
 
 async fn heartbeat(door: &Door, request: &wire::AppendRequest) -> Result<reply::Body, String> {
+    door.local.quarantine.check_acknowledge()?;
     let rpc = pipeline::from_wire(request).map_err(|error| error.to_string())?;
     let (vote, prev) = (rpc.vote, rpc.prev_log_id);
     let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
@@ -152,17 +164,10 @@ impl Door {
             self.authority.heard_from_leader(leader, no_majority);
         }
     }
-
-    fn check_quarantine(&self) -> Result<(), String> {
-        if self.quarantine.load(Ordering::Acquire) {
-            return Err("this node has just started and may have granted a leader lease before".to_owned());
-        }
-        Ok(())
-    }
 }
 
 async fn vote(door: &Door, request: &wire::VoteRequest, is_pre_vote: bool) -> Result<reply::Body, String> {
-    door.check_quarantine()?;
+    door.local.quarantine.check_vote()?;
     let rpc = VoteRequest::<TypeConfig> {
         vote: codec::required_vote(request.vote.as_ref()).map_err(|error| error.to_string())?,
         last_log_id: request.last_log_id.as_ref().map(codec::log_id_from_wire),
@@ -178,7 +183,7 @@ async fn vote(door: &Door, request: &wire::VoteRequest, is_pre_vote: bool) -> Re
 }
 
 async fn transfer(door: &Door, request: &wire::TransferRequest) -> Result<reply::Body, String> {
-    door.check_quarantine()?;
+    door.local.quarantine.check_vote()?;
     let rpc = TransferLeaderRequest::<TypeConfig>::new(
         codec::required_vote(request.from_leader.as_ref()).map_err(|error| error.to_string())?,
         request.to_node,

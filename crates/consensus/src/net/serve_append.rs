@@ -18,6 +18,7 @@ use crate::raft::types::RaftVote;
 /// Feeds openraft and sends its answers back in order. Ends after a refusal: what came behind it is unanswered, and the
 /// other side opens a new connection.
 pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> {
+    door.local.quarantine.check_acknowledge().map_err(io::Error::other)?;
     let Session { mut reader, mut writer, .. } = session;
     let (requests, input) = mpsc::channel(limits::APPENDS_IN_FLIGHT_MAX);
     let input =

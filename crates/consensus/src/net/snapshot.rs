@@ -1,4 +1,5 @@
-//! The sending side of the snapshot channel: a file in chunks with offsets and checksums, resumed where it broke.
+//! The sending side of the snapshot channel: a file in chunks with offsets and checksums, at a set rate, resumed where it
+//! broke.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use ringfence_types::{NodeId, limits};
 use super::frame::FrameReader;
 use super::handshake::Session;
 use super::links::Links;
+use super::transfers::Turn;
 use crate::raft::codec;
 use crate::raft::state_machine::{Shelf, SnapshotFile, SnapshotHandle};
 use crate::raft::types::{RaftVote, TypeConfig};
@@ -39,6 +41,8 @@ pub(super) async fn send(
     let _pinned = shelf.pin(&file);
     let opening = super::mux::open(links.network.as_ref(), &links.local, Channel::Snapshot, target, address);
     let mut session = opening.await.map_err(|error| unreachable(&error.to_string()))?;
+    // Only now: whoever cannot be reached keeps nobody waiting.
+    let turn = links.transfers.turn(target, file.bytes).await;
     let begin = wire::SnapshotBegin {
         vote: Some(codec::vote_to_wire(&vote)),
         last_log_id: snapshot.meta.last_log_id.as_ref().map(codec::log_id_to_wire),
@@ -48,7 +52,7 @@ pub(super) async fn send(
     };
     let offset = expect_offset(ask(&mut session, snapshot_request::Body::Begin(begin)).await?)?;
     tracing::info!("sending a snapshot of {} bytes to node {target}, from byte {offset} on", file.bytes);
-    send_chunks(&mut session, &file, offset).await?;
+    send_chunks(&mut session, &turn, &file, offset).await?;
     let end = wire::SnapshotEnd { vote: Some(codec::vote_to_wire(&vote)) };
     let ended = install(&mut session, snapshot_request::Body::End(end)).await;
     // The member may have installed it although its answer is lost.
@@ -67,9 +71,16 @@ pub(super) async fn send(
     }
 }
 
-async fn send_chunks(session: &mut Session, file: &Arc<SnapshotFile>, mut offset: u64) -> Result<(), Failed> {
+async fn send_chunks(
+    session: &mut Session,
+    turn: &Turn<'_>,
+    file: &Arc<SnapshotFile>,
+    mut offset: u64,
+) -> Result<(), Failed> {
     while offset < file.bytes {
+        turn.note(offset);
         let length = (file.bytes - offset).min(limits::SNAPSHOT_CHUNK_BYTES as u64) as usize;
+        turn.pay(length as u64).await;
         let source = file.clone();
         let read = move || {
             let mut data = vec![0; length];
@@ -81,6 +92,7 @@ async fn send_chunks(session: &mut Session, file: &Arc<SnapshotFile>, mut offset
         let chunk = wire::SnapshotChunk { offset, data: data.into(), crc };
         offset = expect_offset(ask(session, snapshot_request::Body::Chunk(chunk)).await?)?;
     }
+    turn.note(offset);
     Ok(())
 }
 

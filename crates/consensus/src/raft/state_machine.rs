@@ -51,6 +51,13 @@ pub(crate) struct SnapshotFile {
     pub(crate) meta: SnapshotMeta,
 }
 
+impl SnapshotFile {
+    /// The last entry in it.
+    fn index(&self) -> Option<Index> {
+        self.meta.last_log_id.map(|log_id| Index(log_id.index()))
+    }
+}
+
 /// The store with what belongs to it: shared by the adapter, the checkpoints and the snapshot channel.
 pub(crate) struct Shelf {
     pub(crate) store: Arc<Store>,
@@ -179,11 +186,20 @@ impl Shelf {
 
     /// Makes the file that a member needs, unless there is a fresh one.
     pub(crate) async fn make_file(self: &Arc<Self>) -> Result<(), Failure> {
-        let file = Arc::new(self.write_file("outgoing").await?);
-        let index = file.meta.last_log_id.map(|log_id| Index(log_id.index()));
-        let previous = self.outgoing.lock().replace(Outgoing { file, used_at: rt::now() });
+        // What a checkpoint made meanwhile lets go of, the member would need behind this file.
+        self.gate.note_transfer(self.store.checkpointed().log_id.map(|log_id| log_id.index));
+        let written = self.write_file("outgoing").await;
+        let mut outgoing = self.outgoing.lock();
+        let previous = match written {
+            Ok(file) => outgoing.replace(Outgoing { file: Arc::new(file), used_at: rt::now() }),
+            Err(failure) => {
+                self.gate.note_transfer(outgoing.as_ref().and_then(|outgoing| outgoing.file.index()));
+                return Err(failure);
+            }
+        };
         // The log after this file must stay until the member has it.
-        self.gate.note_transfer(index);
+        self.gate.note_transfer(outgoing.as_ref().and_then(|outgoing| outgoing.file.index()));
+        drop(outgoing);
         if let Some(previous) = previous {
             self.remove(&previous.file);
         }

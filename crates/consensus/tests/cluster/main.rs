@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use ringfence_consensus::{
-    BarrierError, Config, Connection, Failure, Founder, Network, Node, ProposeError, Retention, Role, Timing,
-    rt,
+    BarrierError, Config, Connection, Failure, Founder, Network, Node, ProposeError, QuarantineKind,
+    Retention, Role, Timing, Transfer, rt,
 };
 use ringfence_disk::{Disk, SimDisk};
 use ringfence_types::{Command, Freshness, KeyRange, NodeId, Put, PutLease, PutValue, RangeQuery};
@@ -26,6 +26,8 @@ struct Fabric {
     mailboxes: Mutex<BTreeMap<String, mpsc::Sender<Connection>>>,
     /// Pairs between which nothing passes, in either direction.
     cut: Mutex<BTreeSet<(String, String)>>,
+    /// Bytes that have arrived, by whom they were sent to.
+    arrived: Mutex<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug)]
@@ -79,9 +81,10 @@ impl Network for Port {
             let (far_reader, far_writer) = tokio::io::split(far);
             let (from_near, to_near) = tokio::io::split(middle_near);
             let (from_far, to_far) = tokio::io::split(middle_far);
-            let link = (self.address.clone(), address.to_owned());
-            rt::spawn(carry(self.fabric.clone(), link.clone(), from_near, to_far));
-            rt::spawn(carry(self.fabric.clone(), link, from_far, to_near));
+            let there = (self.address.clone(), address.to_owned());
+            let back = (address.to_owned(), self.address.clone());
+            rt::spawn(carry(self.fabric.clone(), there, from_near, to_far));
+            rt::spawn(carry(self.fabric.clone(), back, from_far, to_near));
             let arriving = Connection {
                 reader: Box::new(far_reader),
                 writer: Box::new(far_writer),
@@ -119,6 +122,7 @@ async fn carry(
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             break;
         }
+        *fabric.arrived.lock().entry(link.1.clone()).or_default() += count as u64;
     }
     drop(to.shutdown().await);
 }
@@ -149,6 +153,8 @@ fn config(index: usize, count: usize) -> Config {
         wal_segment_bytes: 4 << 20,
         store_cache_bytes: 4 << 20,
         rebuild_free_bytes_min: 64 << 20,
+        snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
+        disk_stall_limit: Config::DISK_STALL_LIMIT,
         version: "test".to_owned(),
     }
 }
@@ -176,6 +182,13 @@ impl Cluster {
             nodes.push(Node::start(config, disk, port).await.expect("a fresh node starts"));
         }
         Cluster { fabric, disks, nodes }
+    }
+
+    /// Starts a stopped node again, on the disk that it has by now.
+    async fn start_again(&mut self, index: usize) {
+        let (disk, port) = (self.disks[index].clone(), self.fabric.port(&address(index)));
+        let started = Node::start(config(index, self.nodes.len()), disk, port).await;
+        self.nodes[index] = started.expect("a node starts again");
     }
 
     /// Waits until every member has told its addresses: from then on nodes write nothing by themselves.
@@ -381,6 +394,180 @@ async fn a_member_that_missed_a_purge_is_brought_back_by_a_snapshot() {
     cluster.nodes[leader].propose(&put("end", "1"), deadline(5)).await.expect("a leader").expect("a put");
     assert_eq!(get(&cluster.nodes[away], "end").await, Ok(Some("1".to_owned())));
     cluster.nodes.clear();
+}
+
+/// Waits until the leader is past so many bytes of the snapshot that it sends to a member.
+async fn wait_sent(leader: &Node, member: usize, bytes: u64) -> Transfer {
+    for _ in 0..3_000 {
+        if let Some(transfer) =
+            leader.status().members[member].snapshot.filter(|transfer| transfer.sent >= bytes)
+        {
+            return transfer;
+        }
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no snapshot is sent in 30 s: {:?}", leader.status().members);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_goes_on_where_its_connection_broke_and_keeps_the_log_behind_it() {
+    const CHUNK: u64 = ringfence_types::limits::SNAPSHOT_CHUNK_BYTES as u64;
+    const RATE: u64 = 4 << 20;
+    let cluster = Cluster::start_with(3, |config| config.snapshot_bytes_per_second = RATE).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    let away = (leader + 1) % 3;
+    cluster.fabric.isolate(&address(away));
+    let value = "v".repeat(8 << 10);
+    for number in 0..1_200 {
+        let written =
+            cluster.nodes[leader].propose(&put(&format!("key-{number}"), &value), deadline(5)).await;
+        written.expect("the majority is there").expect("a put");
+    }
+    let forget = async || {
+        for index in [leader, 3 - leader - away] {
+            cluster.nodes[index].checkpoint().await.expect("a disk without faults");
+            cluster.nodes[index].purge_to_checkpoint().await;
+        }
+    };
+    forget().await;
+    // While a member may still take entries from the log, they stay.
+    for attempt in 0.. {
+        let status = cluster.nodes[leader].status();
+        if status.purged >= status.checkpointed.map(|log_id| log_id.index) {
+            break;
+        }
+        assert!(attempt < 1_000, "the leader has not purged its log in 10 s: {status:?}");
+        rt::sleep(Duration::from_millis(10)).await;
+        cluster.nodes[leader].purge_to_checkpoint().await;
+    }
+    let arrived = |fabric: &Fabric| fabric.arrived.lock().get(&address(away)).copied().unwrap_or_default();
+    let before = arrived(&cluster.fabric);
+    cluster.fabric.heal();
+    let begun = rt::now();
+    let total = wait_sent(&cluster.nodes[leader], away, 4 * CHUNK).await.total;
+    cluster.fabric.isolate(&address(away));
+    // What is written now, and checkpointed, is behind the file that is sent: the member will need it.
+    for number in 0..100 {
+        let written = cluster.nodes[leader].propose(&put(&format!("late-{number}"), "v"), deadline(5)).await;
+        written.expect("the majority is there").expect("a put");
+    }
+    forget().await;
+    while cluster.nodes[leader].status().members[away].snapshot.is_some() {
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.fabric.heal();
+    wait_sent(&cluster.nodes[leader], away, 4 * CHUNK).await;
+    for attempt in 0.. {
+        if cluster.nodes[away].view().applied() >= cluster.nodes[leader].view().applied() {
+            break;
+        }
+        assert!(attempt < 3_000, "the member has not caught up in 30 s");
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(cluster.nodes[away].view().hash(), cluster.nodes[leader].view().hash());
+    assert!(total > 8 * CHUNK, "{total} bytes are too few for this test");
+    let excess = (arrived(&cluster.fabric) - before).saturating_sub(total);
+    assert!(excess < 2 * CHUNK, "{excess} bytes were sent again, of a snapshot of {total}");
+    let least = Duration::from_secs_f64((total - CHUNK) as f64 / RATE as f64);
+    assert!(rt::since(begun) >= least, "{total} bytes took {:?}", rt::since(begun));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_restarts_as_a_whole_meets_and_goes_on() {
+    for count in [1, 3, 5] {
+        let mut cluster = Cluster::start(count).await;
+        let all: Vec<usize> = (0..count).collect();
+        let leader = cluster.leader(&all).await;
+        cluster.nodes[leader].propose(&put("k", "v"), deadline(5)).await.expect("a leader").expect("a put");
+        for node in &cluster.nodes {
+            node.shutdown().await;
+        }
+        let begun = rt::now();
+        for index in 0..count {
+            cluster.start_again(index).await;
+        }
+        cluster.leader(&all).await;
+        let took = rt::since(begun);
+        for node in &cluster.nodes {
+            assert_eq!(get(node, "k").await, Ok(Some("v".to_owned())));
+            assert_eq!(node.status().quarantine, None);
+        }
+        // A lease that may still run and an election come first in any case; to meet takes a few milliseconds of it.
+        assert!(took < Duration::from_secs(5), "{count} nodes took {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_alone_after_its_start_acknowledges_nothing() {
+    let mut cluster = Cluster::start(5).await;
+    let all = [0, 1, 2, 3, 4];
+    let leader = cluster.leader(&all).await;
+    cluster.settle().await;
+    let others: Vec<usize> = all.into_iter().filter(|index| *index != leader).collect();
+    // It restarts where only the leader reaches it, which together with it is no majority.
+    let alone = others[0];
+    cluster.nodes[alone].shutdown().await;
+    for other in &others[1..] {
+        cluster.fabric.cut.lock().insert((address(alone), address(*other)));
+    }
+    cluster.start_again(alone).await;
+    let before = cluster.nodes[alone].view().applied();
+    for number in 0..20 {
+        let written = cluster.nodes[leader].propose(&put(&format!("k{number}"), "v"), deadline(5)).await;
+        written.expect("the majority is there").expect("a put");
+    }
+    rt::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        cluster.nodes[alone].view().applied(),
+        before,
+        "it takes nothing before it has met a majority"
+    );
+    cluster.fabric.heal();
+    cluster.leader(&all).await;
+    assert_eq!(get(&cluster.nodes[alone], "k19").await, Ok(Some("v".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_disk_was_emptied_is_not_counted_on() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    let away = (leader + 1) % 3;
+    cluster.nodes[leader].propose(&put("k", "v"), deadline(5)).await.expect("a leader").expect("a put");
+    cluster.nodes[away].shutdown().await;
+    cluster.disks[away] = Arc::new(SimDisk::new(77));
+    for start in 1..=2 {
+        cluster.start_again(away).await;
+        for attempt in 0.. {
+            let status = cluster.nodes[away].status();
+            if let Some(quarantine) = status.quarantine
+                && status.read_only.is_some()
+            {
+                assert_eq!(quarantine.kind, QuarantineKind::Log);
+                assert!(quarantine.reason.contains("emptied"), "start {start}: {}", quarantine.reason);
+                break;
+            }
+            assert!(attempt < 1_000, "not in quarantine after 10 s of start {start}");
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        let refused = cluster.nodes[away].propose(&put("k", "never"), deadline(5)).await;
+        assert!(refused.as_ref().is_err_and(ProposeError::is_definite), "{refused:?}");
+        let seen = cluster.nodes[leader].status();
+        assert!(seen.members[away].refusal.is_some(), "{:?}", seen.members);
+        cluster.nodes[leader].propose(&put("k", "w"), deadline(5)).await.expect("a majority").expect("a put");
+        cluster.nodes[away].shutdown().await;
+    }
+    // Nobody is elected with its vote.
+    let third = 3 - leader - away;
+    cluster.start_again(away).await;
+    cluster.fabric.isolate(&address(third));
+    for attempt in 0.. {
+        if cluster.nodes[leader].status().read_only.is_some() {
+            break;
+        }
+        assert!(attempt < 1_000, "it counts on whom it must not");
+        rt::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,8 @@ impl Config {
             row("log-segment-size", consensus.wal_segment_bytes.to_string()),
             row("store-cache-size", consensus.store_cache_bytes.to_string()),
             row("rebuild-free-size", consensus.rebuild_free_bytes_min.to_string()),
+            row("snapshot-rate", consensus.snapshot_bytes_per_second.to_string()),
+            row("disk-stall-limit", format!("{:?}", consensus.disk_stall_limit)),
             row("runtime-threads", plan.runtime_threads.to_string()),
         ];
         print_table(["SETTING", "VALUE"], &rows)

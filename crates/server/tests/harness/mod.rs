@@ -74,6 +74,8 @@ impl Server {
             wal_segment_bytes: 16 << 20,
             store_cache_bytes: 8 << 20,
             rebuild_free_bytes_min: 64 << 20,
+            snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
+            disk_stall_limit: Config::DISK_STALL_LIMIT,
             version: "1.2.3".to_owned(),
         };
         let disk = Arc::new(SimDisk::new(at as u64));

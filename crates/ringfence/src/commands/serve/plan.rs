@@ -20,6 +20,10 @@ const SECRET_BYTES_MAX: u64 = 4 << 10;
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 30;
 /// The smallest page cache that does any good.
 const STORE_CACHE_BYTES_MIN: u64 = 4 << 20;
+/// The slowest that snapshots may be sent: the log behind one is kept until it has arrived.
+const SNAPSHOT_RATE_MIN: u64 = 64 << 10;
+/// Below this a disk that is merely busy would count as stalled.
+const DISK_STALL_LIMIT_MIN: Duration = Duration::from_millis(100);
 
 /// A node's settings, complete and checked as far as they can be without its data directory.
 #[derive(Debug)]
@@ -76,6 +80,12 @@ impl Plan {
             wal_segment_bytes: segment_bytes(&settings)?,
             store_cache_bytes: store_cache_bytes(&settings)?,
             rebuild_free_bytes_min: settings.rebuild_free_size.map_or(64 << 20, |size| size.0),
+            snapshot_bytes_per_second: snapshot_rate(&settings)?,
+            disk_stall_limit: at_least(
+                "disk-stall-limit",
+                settings.disk_stall_limit.map_or(Config::DISK_STALL_LIMIT, |limit| limit.0),
+                DISK_STALL_LIMIT_MIN,
+            )?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: name.clone(),
         };
@@ -293,6 +303,14 @@ fn segment_bytes(settings: &Settings) -> Result<u64, Failure> {
     let bytes = settings.log_segment_size.map_or(64 << 20, |size| size.0);
     if !SEGMENT_BYTES.contains(&bytes) {
         return Err(config(format!("log-segment-size {bytes} is not between 16MiB and 1GiB")));
+    }
+    Ok(bytes)
+}
+
+fn snapshot_rate(settings: &Settings) -> Result<u64, Failure> {
+    let bytes = settings.snapshot_rate.map_or(Config::SNAPSHOT_BYTES_PER_SECOND, |size| size.0);
+    if bytes < SNAPSHOT_RATE_MIN {
+        return Err(config(format!("snapshot-rate {bytes} is too slow: at least 64KiB a second")));
     }
     Ok(bytes)
 }

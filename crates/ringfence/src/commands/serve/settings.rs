@@ -88,6 +88,12 @@ pub(crate) struct Settings {
     /// 64MiB].
     #[arg(long, env = "RINGFENCE_REBUILD_FREE_SIZE", value_name = "SIZE")]
     pub(crate) rebuild_free_size: Option<ByteSize>,
+    /// Most bytes of snapshots that this node sends to members in a second [default: 64MiB].
+    #[arg(long, env = "RINGFENCE_SNAPSHOT_RATE", value_name = "SIZE")]
+    pub(crate) snapshot_rate: Option<ByteSize>,
+    /// A leader whose disk takes longer than this for one sync hands its leadership over [default: 2s].
+    #[arg(long, env = "RINGFENCE_DISK_STALL_LIMIT", value_name = "DURATION")]
+    pub(crate) disk_stall_limit: Option<HumanDuration>,
     /// Threads of the runtime [default: one a core, at most 4].
     #[arg(long, env = "RINGFENCE_RUNTIME_THREADS", value_name = "N")]
     pub(crate) runtime_threads: Option<usize>,
@@ -209,6 +215,8 @@ impl Settings {
             log_segment_size: self.log_segment_size.or(file.log_segment_size),
             store_cache_size: self.store_cache_size.or(file.store_cache_size),
             rebuild_free_size: self.rebuild_free_size.or(file.rebuild_free_size),
+            snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
+            disk_stall_limit: self.disk_stall_limit.or(file.disk_stall_limit),
             runtime_threads: self.runtime_threads.or(file.runtime_threads),
             log_level: self.log_level.or(file.log_level),
             log_format: self.log_format.or(file.log_format),

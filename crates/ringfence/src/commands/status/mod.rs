@@ -98,6 +98,7 @@ fn show(status: &ClusterStatus) -> Result<(), Failure> {
             seconds(node.lag_seconds),
             node.size.map_or_else(|| "-".to_owned(), |size| ByteSize(size).to_string()),
             match (node.read_only, node.since) {
+                _ if node.quarantine.is_some() => "quarantine".to_owned(),
                 (Some(true), Some(since)) => format!("since {since:.0} s"),
                 (Some(true), None) => "yes".to_owned(),
                 (Some(false), _) => "no".to_owned(),

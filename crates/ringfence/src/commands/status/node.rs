@@ -40,6 +40,8 @@ pub(super) struct NodeStatus {
     pub(super) read_only: Option<bool>,
     /// For how many seconds it has refused them.
     pub(super) since: Option<f64>,
+    /// What of it is not to be believed: its log, or its state.
+    pub(super) quarantine: Option<&'static str>,
     /// Seconds that are left of its leader lease.
     pub(super) leader_lease: Option<f64>,
     pub(super) version: Option<String>,
@@ -96,6 +98,9 @@ impl NodeStatus {
         if node.read_only == Some(true) {
             node.since = node.metrics.value("ringfence_read_only_since_seconds");
         }
+        node.quarantine = ["log", "state"]
+            .into_iter()
+            .find(|kind| node.metrics.value(&format!("ringfence_{kind}_quarantine")) == Some(1.0));
         if node.role == "leader" {
             node.leader_lease = node.metrics.value("ringfence_leader_lease_left_seconds");
         }
