@@ -47,6 +47,8 @@ fn the_last_of_three_members_goes_on_as_a_cluster_of_one() {
     assert!(fs::metadata(aside).is_ok_and(|facts| facts.is_dir()), "{told}");
     recover(&cluster, left, &["--yes"]).failed(13, &["has been a member"]);
 
+    an_interrupted_recovery_is_finished_first(&mut cluster, left);
+
     // The old list of founders is another cluster's; the flag is the one for a cluster of one.
     let node = &mut cluster.nodes[left];
     node.initial_cluster = format!("{}={}", node.name, node.peer);
@@ -62,6 +64,17 @@ fn the_last_of_three_members_goes_on_as_a_cluster_of_one() {
 
     the_old_cluster_is_refused_by_name(&mut cluster, left, lost[0]);
     assert_eq!(cluster.run_at(left, ["get", "after", "--output=plain"]).line(), "1");
+}
+
+/// No node starts in the middle of a recovery, and the next run ends it.
+fn an_interrupted_recovery_is_finished_first(cluster: &mut Cluster, left: usize) {
+    let recovering = cluster.nodes[left].data_dir.join("recovering");
+    fs::create_dir(&recovering).expect("the directory is writable");
+    let (code, said) = cluster.nodes[left].start_and_fail();
+    assert!(code == 13 && said.contains("interrupted"), "{code}: {said}");
+    let told = recover(cluster, left, &[]).json();
+    assert!(told["keys"].is_null() && told["set_aside"].is_string(), "{told}");
+    assert!(!recovering.exists());
 }
 
 /// A member of the old cluster comes back: neither side takes the other for one of its own.

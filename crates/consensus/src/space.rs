@@ -12,7 +12,7 @@ use crate::rt;
 const LOOK: Duration = Duration::from_secs(5);
 /// Shortest time from one rebuild to the next that nobody asked for. Where checkpoints replace most of the file, half of it
 /// is free again soon, and that room is needed: a rebuild is not worth it every minute.
-const PAUSE_MIN: Duration = Duration::from_secs(600);
+const PAUSE_MIN: Duration = Duration::from_secs(120);
 /// The same as a multiple of what the last one took, so that rebuilds take 2 % of the time at most.
 const PAUSE_FACTOR: u32 = 50;
 

@@ -27,17 +27,11 @@ impl Space {
 }
 
 impl Base {
-    /// Bytes that the file takes on the disk and its rows do not explain: free pages, and what redb needs to find the rows.
-    fn unexplained_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.file.disk_bytes()?.saturating_sub(self.row_bytes))
-    }
-
     /// Looks at every page in use: a second or so for each GB. Of a snapshot of the file, so nobody waits for it.
-    fn space(&self) -> Result<Space, StoreError> {
+    fn used_bytes(&self) -> Result<u64, StoreError> {
         let bytes =
             |stats: TableStats| stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes();
-        let used_bytes = guarded(|| Ok(bytes(self.index.stats()?) + bytes(self.history.stats()?)))?;
-        Ok(Space { disk_bytes: self.file.disk_bytes()?, used_bytes })
+        guarded(|| Ok(bytes(self.index.stats()?) + bytes(self.history.stats()?)))
     }
 }
 
@@ -52,18 +46,23 @@ impl Store {
     /// # Errors
     /// As the file system's, and [`StoreError::Corrupt`] where the file cannot be read.
     pub fn is_rebuild_due(&self) -> Result<bool, StoreError> {
+        // A checkpoint under way has written what no snapshot of the file shows yet; the next look comes soon.
+        let Some(between) = self.maintenance.try_lock() else { return Ok(false) };
         let base = self.view().sources.base.clone();
+        let disk_bytes = base.file.disk_bytes()?;
+        drop(between);
         if self.has_compaction_to_do(&base) {
             return Ok(false);
         }
         let min = self.options.rebuild_free_bytes_min;
-        let unexplained = base.unexplained_bytes()?;
+        // Free pages, and what redb needs to find the rows.
+        let unexplained = disk_bytes.saturating_sub(base.row_bytes);
         let surveyed = self.surveyed.fetch_min(unexplained, Ordering::Relaxed).min(unexplained);
-        if unexplained < surveyed.saturating_add(min) || unexplained <= base.file.disk_bytes()? / 2 {
+        if unexplained < surveyed.saturating_add(min) || unexplained <= disk_bytes / 2 {
             return Ok(false);
         }
         self.surveyed.store(unexplained, Ordering::Relaxed);
-        Ok(base.space()?.is_hollow(min))
+        Ok(Space { disk_bytes, used_bytes: base.used_bytes()? }.is_hollow(min))
     }
 }
 

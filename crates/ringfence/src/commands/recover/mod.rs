@@ -59,6 +59,15 @@ impl Recover {
     }
 }
 
+/// Refuses a data directory in which a recovery has begun to move the files: what is missing there is no sign of a fresh one.
+pub(crate) fn check_not_interrupted(data_dir: &Path) -> Result<(), Failure> {
+    if !Swap::new(data_dir).is_interrupted()? {
+        return Ok(());
+    }
+    let again = format!("run it again: ringfence recover --data-dir {}", data_dir.display());
+    Err(Failure::new(Exit::Identity, "a recovery of the data directory was interrupted").next(again))
+}
+
 fn unusable(failure: ringfence_consensus::Failure) -> Failure {
     serve::from_node(failure).next(
         "give the data directory of a member that is left; where there is none, `ringfence snapshot restore` begins from a \

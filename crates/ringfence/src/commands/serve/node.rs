@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::data_dir;
 use super::plan::Plan;
-use crate::commands::runtime;
+use crate::commands::{recover, runtime};
 use crate::exit::{Exit, Failure};
 
 /// Longest that a node may take to stop in order; then it ends as if it had been killed, which loses nothing.
@@ -20,6 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs a node until it is told to stop, or cannot go on.
 pub(super) fn run(plan: Plan) -> Result<(), Failure> {
     let _lock = data_dir::lock(&plan.data_dir)?;
+    recover::check_not_interrupted(&plan.data_dir)?;
     let runtime = runtime(plan.runtime_threads)?;
     let result = runtime.block_on(run_locked(plan));
     // A thread that hangs in the file system must not keep a process alive that has given its answer.
