@@ -9,6 +9,7 @@
 mod clock;
 mod disk;
 mod heal;
+mod members;
 mod network;
 mod operation;
 mod operator;
@@ -107,7 +108,7 @@ struct Effect {
 
 /// All nemeses, by family.
 pub fn registry() -> impl Iterator<Item = &'static Nemesis> {
-    let families: [&[Nemesis]; 9] = [
+    let families: [&[Nemesis]; 10] = [
         MIXED,
         partition::ALL,
         network::ALL,
@@ -117,6 +118,7 @@ pub fn registry() -> impl Iterator<Item = &'static Nemesis> {
         disk::ALL,
         rot::ALL,
         rot_snapshot::ALL,
+        members::ALL,
     ];
     families.into_iter().flatten().chain(operation::ALL)
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ringfence_proto::etcdserverpb::cluster_client::ClusterClient;
 use ringfence_proto::etcdserverpb::kv_client::KvClient;
 use ringfence_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use ringfence_proto::etcdserverpb::{
-    CompactionRequest, DefragmentRequest, HashKvRequest, HashRequest, MoveLeaderRequest, RangeRequest,
-    SnapshotRequest, StatusRequest,
+    CompactionRequest, DefragmentRequest, HashKvRequest, HashRequest, Member, MemberAddRequest,
+    MemberListRequest, MemberRemoveRequest, MoveLeaderRequest, RangeRequest, SnapshotRequest, StatusRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -53,6 +54,33 @@ impl<'a> Operator<'a> {
     pub(super) fn move_leader(&self, target_id: u64) -> Result<()> {
         self.call(Duration::from_secs(5), async |channel| {
             MaintenanceClient::new(channel).move_leader(MoveLeaderRequest { target_id }).await.map(drop)
+        })
+    }
+
+    /// The members, as a majority knows them.
+    pub(super) fn members(&self) -> Result<Vec<Member>> {
+        let answer = self.call(Duration::from_secs(3), async |channel| {
+            ClusterClient::new(channel).member_list(MemberListRequest { linearizable: true }).await
+        })?;
+        Ok(answer.into_inner().members)
+    }
+
+    /// Removes a member. One that is gone already is what was wanted.
+    pub(super) fn remove_member(&self, id: u64) -> Result<()> {
+        self.call(Duration::from_secs(10), async |channel| {
+            match ClusterClient::new(channel).member_remove(MemberRemoveRequest { id }).await {
+                Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
+                answered => answered.map(drop),
+            }
+        })
+    }
+
+    /// Announces a member at the address of another one, whose place it takes.
+    pub(super) fn replace_member(&self, old: &Member) -> Result<()> {
+        let request =
+            MemberAddRequest { peer_ur_ls: old.peer_ur_ls.clone(), is_learner: false, replaces: old.id };
+        self.call(Duration::from_secs(5), async |channel| {
+            ClusterClient::new(channel).member_add(request).await.map(drop)
         })
     }
 

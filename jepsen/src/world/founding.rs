@@ -14,7 +14,7 @@ use super::cgroup::{Controller, Group};
 use super::control::Control;
 use super::disk::Image;
 use super::network::{Host, Switch};
-use super::node::Node;
+use super::node::{FOUNDERS_FLAG, Node};
 use super::place::Place;
 use super::samples::{Sampler, Samples};
 use super::sys;
@@ -129,6 +129,7 @@ impl Founding<'_> {
         Ok(Node {
             number,
             client: SocketAddr::new(self.address(number), CLIENT_PORT),
+            peer: self.peer(number),
             place: self.switch.map_or_else(Place::default, |switch| switch.place(Host::node(number)).clone()),
             cpu: group(Controller::Cpu, Capability::CpuLimit)?,
             io: group(Controller::Io, Capability::DiskLimit)?,
@@ -146,21 +147,24 @@ impl Founding<'_> {
 
     /// The command line of a node. A log in small segments shows many of them and fills no disk.
     fn arguments(&self, number: usize, data_dir: &Path) -> Vec<String> {
-        let peer = |number| SocketAddr::new(self.address(number), PEER_PORT);
         let founders: Vec<String> =
-            (1..=self.plan.nodes).map(|number| format!("node{number}={}", peer(number))).collect();
+            (1..=self.plan.nodes).map(|number| format!("node{number}={}", self.peer(number))).collect();
         let mut arguments = vec![
             "serve".to_owned(),
             format!("--name=node{number}"),
             format!("--data-dir={}", data_dir.display()),
             format!("--listen-client={}:{CLIENT_PORT}", self.address(number)),
-            format!("--listen-peer={}", peer(number)),
-            format!("--initial-cluster={}", founders.join(",")),
+            format!("--listen-peer={}", self.peer(number)),
+            format!("{FOUNDERS_FLAG}{}", founders.join(",")),
             format!("--peer-secret-file={}", self.secret),
             "--log-segment-size=16MiB".to_owned(),
         ];
         arguments.extend(self.plan.flags.iter().cloned());
         arguments
+    }
+
+    fn peer(&self, number: usize) -> SocketAddr {
+        SocketAddr::new(self.address(number), PEER_PORT)
     }
 
     fn address(&self, number: usize) -> IpAddr {

@@ -230,6 +230,16 @@ impl World {
         self.node(node).start().with_context(|| format!("node {node}"))
     }
 
+    /// Starts a node that does not run on an emptied disk: it asks the others to belong to them.
+    ///
+    /// # Errors
+    /// As of [`World::start_node`].
+    pub fn start_joining(&self, node: usize) -> anyhow::Result<()> {
+        let others = self.nodes.iter().filter(|other| other.number != node);
+        let via: Vec<String> = others.map(|other| other.peer.to_string()).collect();
+        self.node(node).start_joining(&via.join(",")).with_context(|| format!("node {node}"))
+    }
+
     /// `kill -9`, and waits until the process is gone. Says whether it ran. A process that waits for a frozen disk cannot be
     /// killed before that thaws.
     pub fn kill(&self, node: usize) -> bool {

@@ -23,6 +23,8 @@ use crate::record::What;
 
 /// How often a node that was told to stop is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// The flag that names the founders.
+pub(super) const FOUNDERS_FLAG: &str = "--initial-cluster=";
 /// Of a log's end, what is read in search for a node's last words.
 const LOG_READ_BYTES: u64 = 64 << 10;
 
@@ -31,6 +33,7 @@ const LOG_READ_BYTES: u64 = 64 << 10;
 pub(super) struct Node {
     pub(super) number: usize,
     pub(super) client: SocketAddr,
+    pub(super) peer: SocketAddr,
     pub(super) place: Place,
     pub(super) disk: Option<Image>,
     pub(super) control: Option<Control>,
@@ -64,10 +67,23 @@ impl Node {
     /// # Errors
     /// Where it runs already, or cannot be started.
     pub(super) fn start(&self) -> anyhow::Result<()> {
+        self.start_with(self.arguments.clone())
+    }
+
+    /// Starts the process as one that asks the members at these addresses to belong to them.
+    ///
+    /// # Errors
+    /// As of [`Node::start`].
+    pub(super) fn start_joining(&self, via: &str) -> anyhow::Result<()> {
+        let kept = self.arguments.iter().filter(|argument| !argument.starts_with(FOUNDERS_FLAG)).cloned();
+        self.start_with(kept.chain([format!("--join={via}")]).collect())
+    }
+
+    fn start_with(&self, arguments: Vec<String>) -> anyhow::Result<()> {
         let mut running = self.lock();
         ensure!(running.child.is_none(), "node {} runs already", self.number);
         running.log_begins = fs::metadata(&self.log).map_or(0, |facts| facts.len());
-        let child = spawner::spawn(self.command()?);
+        let child = spawner::spawn(self.command(arguments)?);
         let child = child.with_context(|| format!("{} cannot be started", self.program.display()))?;
         let process = child.id();
         running.child = Some(child);
@@ -179,9 +195,9 @@ impl Node {
         }
     }
 
-    fn command(&self) -> anyhow::Result<Command> {
+    fn command(&self, arguments: Vec<String>) -> anyhow::Result<Command> {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments);
+        command.args(arguments);
         if !self.canaries.is_empty() {
             command.env("RINGFENCE_CANARY", &self.canaries);
         }
