@@ -13,5 +13,6 @@ mod members;
 mod minority;
 mod new_history;
 mod power_cut;
+mod rot;
 mod space;
 mod stalled_disk;

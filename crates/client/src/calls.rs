@@ -14,6 +14,8 @@ use ringfence_proto::etcdserverpb::{
     StatusResponse, TxnRequest, TxnResponse,
 };
 use ringfence_proto::mvccpb::KeyValue;
+use ringfence_proto::ringfence_v1::integrity_client::IntegrityClient;
+use ringfence_proto::ringfence_v1::{ScrubRequest, ScrubResponse};
 use ringfence_types::KeyRange;
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -208,6 +210,18 @@ impl Client {
     pub async fn hash_kv(&self, endpoint: &str, revision: i64) -> Result<HashKvResponse, Error> {
         self.ask_one(endpoint, |channel| async move {
             Ok(self.maintenance(channel).hash_kv(HashKvRequest { revision }).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Has one node compare its whole state with what was applied. The answers tell how far it is, the last one its verdict;
+    /// a stream that is dropped ends the scrub. One attempt, as [`Client::status`].
+    ///
+    /// # Errors
+    /// As [`Client::status`]; what ends the stream later is a [`tonic::Status`].
+    pub async fn scrub(&self, endpoint: &str) -> Result<Streaming<ScrubResponse>, Error> {
+        self.ask_one(endpoint, |channel| async move {
+            Ok(IntegrityClient::new(channel).scrub(ScrubRequest {}).await?.into_inner())
         })
         .await
     }

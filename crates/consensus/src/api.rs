@@ -4,7 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use ringfence_types::{Index, LogId, NodeId, Rejection, Revision, Term};
+use ringfence_store::ScrubProgress;
+use ringfence_types::{Alarm, Index, LogId, NodeId, Rejection, Revision, Term};
 use thiserror::Error;
 
 /// How one node is set up.
@@ -38,6 +39,8 @@ pub struct Config {
     pub snapshot_bytes_per_second: u64,
     /// A leader whose disk takes longer than this for one sync hands its leadership over.
     pub disk_stall_limit: Duration,
+    /// How divergence and decay of the state are looked for.
+    pub integrity: Integrity,
     /// The build's version, told to clients and peers.
     pub version: String,
 }
@@ -142,6 +145,7 @@ impl Config {
             rebuild_free_bytes_min: 64 << 20,
             snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
             disk_stall_limit: Config::DISK_STALL_LIMIT,
+            integrity: Integrity::default(),
             version: "0".to_owned(),
         }
     }
@@ -151,6 +155,52 @@ impl Default for Retention {
     fn default() -> Self {
         Retention { bytes: 256 << 20, time: Duration::from_secs(600) }
     }
+}
+
+/// How divergence and decay of the state are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Integrity {
+    /// Time between two comparisons of the members' hashes by the leader.
+    pub compare_interval: Duration,
+    /// Hashes are remembered, and compared, at entries whose index is a multiple of this. Members with another one compare
+    /// what they have in common.
+    pub hash_step: u64,
+    /// Time between two scrubs of the whole state.
+    pub scrub_interval: Duration,
+    /// Most bytes a second that a scrub reads.
+    pub scrub_bytes_per_second: u64,
+}
+
+impl Default for Integrity {
+    fn default() -> Self {
+        Integrity {
+            compare_interval: Duration::from_secs(5),
+            hash_step: ringfence_store::HASH_STEP,
+            scrub_interval: Duration::from_secs(24 * 3600),
+            scrub_bytes_per_second: 32 << 20,
+        }
+    }
+}
+
+/// What came of a scrub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScrubVerdict {
+    /// The whole state is what was applied.
+    Sound {
+        /// The revision that was looked at.
+        revision: Revision,
+        /// What was read.
+        progress: ScrubProgress,
+    },
+    /// Something is not what was applied; the node has left its service.
+    Damaged {
+        /// What was found.
+        reason: String,
+        /// What was read until then.
+        progress: ScrubProgress,
+    },
+    /// Compaction passed it again and again: there is no verdict.
+    Overtaken,
 }
 
 /// Why a node does not start, or has stopped. Each is an exit code of its own.
@@ -261,6 +311,9 @@ pub enum BarrierError {
     /// The node is starting or stopping.
     #[error("{0}")]
     NotReady(String),
+    /// The node is in state quarantine: what it has is not to be believed.
+    #[error("{0}")]
+    StateQuarantine(String),
     /// Too many reads wait already.
     #[error("too many reads wait: {0}")]
     Overloaded(String),
@@ -441,6 +494,8 @@ pub struct Status {
     pub purged: Option<Index>,
     /// Set while the node refuses writes.
     pub read_only: Option<ReadOnly>,
+    /// What is wrong with the cluster, as far as this node has applied it.
+    pub alarms: Vec<Alarm>,
     /// Set while the node is kept out of a part of its work.
     pub quarantine: Option<Quarantine>,
     /// What is left of the leader lease; on a leader alone, and only while it holds.
@@ -463,6 +518,8 @@ pub struct Status {
     pub head_bytes: u64,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
+    /// What is known of divergence and decay.
+    pub integrity: IntegrityStatus,
     /// Time that syncs of the log took.
     pub log_sync: Histogram,
     /// Time that checkpoints took.
@@ -501,6 +558,19 @@ pub struct Transfer {
     pub sent: u64,
     /// Bytes of the whole.
     pub total: u64,
+}
+
+/// What a node knows of divergence and decay, since its process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IntegrityStatus {
+    /// Hashes of other members that this node has compared as their leader.
+    pub hashes_compared: u64,
+    /// Other members' states that this node has rebuilt as their leader.
+    pub states_rebuilt: u64,
+    /// Scrubs of this node's state that have ended.
+    pub scrubs: u64,
+    /// How long ago the last one ended.
+    pub scrubbed_ago: Option<Duration>,
 }
 
 /// Counters of the writes that this node proposed, since its process started.

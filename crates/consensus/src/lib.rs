@@ -8,11 +8,13 @@
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
 //! of a write and of a read), `authority` (who may write), `raft` (openraft's adapters and the storage gate), `net` (the
 //! peers), `identity`, `founding`, `new_history` and `quarantine` (who a node is, how a cluster begins, how out of a dead one,
-//! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space` and `watchdog`, and [`rt`], the
+//! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space` and `watchdog`, `divergence` and
+//! `scrubber` (whose state is to be believed), and [`rt`], the
 //! runtime under all of it.
 
 pub mod api;
 mod authority;
+mod divergence;
 mod failures;
 mod founding;
 #[cfg(feature = "fuzzing")]
@@ -31,6 +33,7 @@ mod raft;
 mod read;
 mod recovery;
 pub mod rt;
+mod scrubber;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod small_file;
@@ -39,9 +42,9 @@ mod status;
 mod watchdog;
 
 pub use api::{
-    BarrierError, Config, Failure, Founder, Histogram, Join, MemberError, MemberStatus, ProposalCounts,
-    ProposeError, Quarantine, QuarantineKind, ReadOnly, Retention, Role, Secret, Status, Timing, Transfer,
-    TransferError,
+    BarrierError, Config, Failure, Founder, Histogram, Integrity, IntegrityStatus, Join, MemberError,
+    MemberStatus, ProposalCounts, ProposeError, Quarantine, QuarantineKind, ReadOnly, Retention, Role,
+    ScrubVerdict, Secret, Status, Timing, Transfer, TransferError,
 };
 pub use net::{Connection, Network, TcpNetwork};
 pub use new_history::{Survey, Survivor};

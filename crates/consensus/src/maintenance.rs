@@ -13,7 +13,7 @@ use crate::failures::Failures;
 use crate::measure::Recorder;
 use crate::raft::gate::Gate;
 use crate::raft::log_store::LogStore;
-use crate::raft::state_machine::{Shelf, failure_of};
+use crate::raft::state_machine::Shelf;
 use crate::raft::types::Raft;
 use crate::rt;
 
@@ -82,11 +82,14 @@ pub(crate) async fn checkpoint(
     failures: &Failures,
     time: &Recorder,
 ) -> bool {
+    if shelf.quarantine.is_on() {
+        // What is in memory is not to be believed either.
+        return true;
+    }
     let started = rt::now();
     let store = shelf.store.clone();
     let done = rt::blocking(move || store.checkpoint()).await;
-    shelf.room.notify_waiters();
-    match done {
+    let goes_on = match done {
         Ok(Ok(Some(position))) => {
             if let Some(log_id) = position.log_id {
                 gate.note_checkpoint(Index(log_id.index.0));
@@ -95,15 +98,14 @@ pub(crate) async fn checkpoint(
             true
         }
         Ok(Ok(None)) => true,
-        Ok(Err(error)) => {
-            failures.report(failure_of(&error));
-            false
-        }
+        Ok(Err(error)) => shelf.state_failed(&error),
         Err(error) => {
             failures.report(crate::api::Failure::Consensus(format!("the checkpoint's task: {error}")));
             false
         }
-    }
+    };
+    shelf.room.notify_waiters();
+    goes_on
 }
 
 /// Writes an empty entry behind each snapshot that a member was sent, for ever.

@@ -14,6 +14,7 @@ use ringfence_wal::Log;
 
 use crate::api::Failure;
 use crate::identity;
+use crate::raft::quarantine::StateQuarantine;
 use crate::raft::types::RaftMembership;
 use crate::raft::{codec, log_store, state_machine};
 use crate::rt;
@@ -69,6 +70,9 @@ impl Survivor {
         let options = ringfence_wal::Options { salt: rt::random_u64(), ..Default::default() };
         let log = Log::open(log_disk, options).map_err(|error| log_store::failure_of(&error))?;
         let state_disk = disk.subdirectory("state").map_err(disk_failed)?;
+        // No history may begin with a state that its own node did not believe.
+        let quarantine = StateQuarantine::open(state_disk.clone()).map_err(disk_failed)?;
+        quarantine.check().map_err(Failure::StateCorrupt)?;
         let store = Store::open(state_disk.clone(), Default::default()).map_err(store_failed)?;
         apply_all(&log, &store)?;
         let malformed = |error: std::io::Error| Failure::LogCorrupt(error.to_string());

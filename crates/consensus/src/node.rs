@@ -12,6 +12,7 @@ use ringfence_types::{Command, Freshness, NodeId, Outcome, Rejection, Revision, 
 
 use crate::api::{BarrierError, Config, Failure, ProposeError, Role, TransferError};
 use crate::authority::{Authority, Standing};
+use crate::divergence::{self, Findings};
 use crate::failures::Failures;
 use crate::identity::Identity;
 use crate::maintenance::Housekeeper;
@@ -23,9 +24,10 @@ use crate::opening::{Opened, check, open, start_raft};
 use crate::propose::{self, Proposer};
 use crate::raft::gate::Gate;
 use crate::raft::log_store::LogStore;
-use crate::raft::state_machine::{self, Shelf};
+use crate::raft::state_machine::Shelf;
 use crate::raft::types::Raft;
 use crate::read::{self, Oracle, Reads};
+use crate::scrubber::{self, Scrubs};
 use crate::{founding, maintenance, quarantine, recovery, rt, space, watchdog};
 
 /// Pause between two looks at a state that has no other sign.
@@ -53,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) judge: Judge,
     pub(crate) failures: Failures,
     pub(crate) checkpoint_time: Arc<Recorder>,
+    pub(crate) findings: Findings,
+    pub(crate) scrubs: Scrubs,
     stopping: AtomicBool,
 }
 
@@ -112,7 +116,7 @@ impl Node {
         let authority = Arc::new(Authority::new(identity.node_id(), config.timing));
         let raft = start_raft(&config, &log, &shelf, links.clone(), authority.clone()).await?;
         let (reads, questions) = Reads::new();
-        let (proposer, writes) = Proposer::new(authority.clone());
+        let (proposer, writes) = Proposer::new(authority.clone(), shelf.clone());
         let judge = Judge {
             raft: raft.clone(),
             shelf: shelf.clone(),
@@ -135,6 +139,8 @@ impl Node {
             judge,
             failures,
             checkpoint_time: Arc::default(),
+            findings: Findings::default(),
+            scrubs: Scrubs::default(),
             stopping: AtomicBool::new(false),
         }));
         rt::spawn(quarantine::leave(node.clone(), node.0.links.clone(), started));
@@ -162,6 +168,7 @@ impl Node {
         let door = Door {
             local,
             raft: parts.raft.clone(),
+            log: parts.log.clone(),
             shelf: parts.shelf.clone(),
             authority: parts.authority.clone(),
             proposer: parts.proposer.clone(),
@@ -184,8 +191,18 @@ impl Node {
         rt::spawn(maintenance::follow_snapshots(parts.raft.clone(), parts.shelf.clone()));
         rt::spawn(watchdog::watch_core(self.clone(), parts.raft.clone(), parts.failures.clone()));
         rt::spawn(watchdog::watch_disk(self.clone(), parts.log.clone(), parts.failures.clone()));
+        rt::spawn(divergence::watch(self.clone(), parts.config.integrity.compare_interval));
+        rt::spawn(divergence::keep_from_leading(self.clone()));
+        rt::spawn(scrubber::run(self.clone()));
         rt::spawn(self.clone().publish());
         rt::spawn(controller::run(self.clone()));
+    }
+
+    /// Lets this node campaign, unless something speaks against it.
+    pub(crate) fn settle_campaigning(&self) {
+        let parts = &self.0;
+        let may = parts.links.local.quarantine.check_vote().is_ok() && !parts.shelf.quarantine.is_on();
+        parts.raft.runtime_config().elect(may);
     }
 
     /// Founds the cluster if need be, then tells everybody where clients reach this node.
@@ -247,7 +264,7 @@ impl Node {
         deadline: rt::Instant,
     ) -> Result<View, BarrierError> {
         let quorum_round = match freshness {
-            Freshness::Any => return Ok(self.view()),
+            Freshness::Any => return self.believed_view(),
             Freshness::Revision(revision) => return self.wait_revision(revision, deadline).await,
             Freshness::Quorum => true,
             // An answer of this very moment is younger than any age.
@@ -257,6 +274,7 @@ impl Node {
             // However far this member lags behind.
             return Ok(self.view());
         }
+        self.believed_view()?;
         let barrier = async {
             loop {
                 match self.0.reads.ask(quorum_round).await {
@@ -273,16 +291,31 @@ impl Node {
         };
         let reading = async {
             self.0.shelf.wait_applied(barrier.await?).await;
-            Ok(self.view())
+            self.believed_view()
         };
-        rt::timeout_at(deadline, reading).await.unwrap_or(Err(BarrierError::Deadline))
+        match rt::timeout_at(deadline, reading).await {
+            Some(read) => read,
+            // What is not carried out is waited for in vain.
+            None => self.believed_view().and(Err(BarrierError::Deadline)),
+        }
+    }
+
+    /// The newest local state, if it is to be believed.
+    ///
+    /// # Errors
+    /// [`BarrierError::StateQuarantine`] where it is not.
+    pub fn believed_view(&self) -> Result<View, BarrierError> {
+        let view = self.view();
+        // Asked afterwards: a state found to be bad before the view was taken is not shown.
+        self.0.shelf.quarantine.check().map_err(BarrierError::StateQuarantine)?;
+        Ok(view)
     }
 
     async fn wait_revision(&self, revision: Revision, deadline: rt::Instant) -> Result<View, BarrierError> {
         let mut applied = self.0.shelf.applied();
         let waiting = async {
             loop {
-                let view = self.view();
+                let view = self.believed_view()?;
                 if view.revision() >= revision {
                     return Ok(view);
                 }
@@ -300,7 +333,8 @@ impl Node {
         }
     }
 
-    /// The newest local state, as old as it may be.
+    /// The newest local state, as old as it may be, and whether or not it is to be believed: clients are answered from
+    /// [`Node::believed_view`].
     #[must_use]
     pub fn view(&self) -> View {
         self.0.shelf.store.view()
@@ -376,7 +410,11 @@ impl Node {
     }
 
     /// Hands leadership over, and waits until this node has heard of the new leader.
-    async fn hand_over(&self, to: Option<NodeId>, deadline: rt::Instant) -> Result<NodeId, TransferError> {
+    pub(crate) async fn hand_over(
+        &self,
+        to: Option<NodeId>,
+        deadline: rt::Instant,
+    ) -> Result<NodeId, TransferError> {
         let target = self.successor(to)?;
         let mut standing = self.0.authority.subscribe();
         self.0.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
@@ -411,6 +449,9 @@ impl Node {
     /// The last entry that a successor is known to have, if it can take over.
     fn check_successor(&self, target: NodeId) -> Result<u64, TransferError> {
         let not_ready = |reason: String| Err(TransferError::NotReady { target, reason });
+        if self.0.findings.is_quarantined(target) {
+            return not_ready("it is in state quarantine".to_owned());
+        }
         let metrics = self.0.raft.metrics().borrow_watched().clone();
         let answered = metrics.heartbeat.as_ref().and_then(|beats| beats.get(&target.0).copied().flatten());
         let age = answered.map(|answered| rt::since(*answered));
@@ -464,9 +505,10 @@ impl Node {
         Err(failures.wait().await)
     }
 
-    /// Tells that the state could not be read: the node cannot go on, since it would answer wrongly or not at all.
+    /// Tells that the state could not be read: the node would answer wrongly or not at all. It goes into state quarantine, or
+    /// stops if it is the only one that has this state.
     pub fn report_unreadable(&self, error: &ringfence_store::StoreError) {
-        self.0.failures.report(state_machine::failure_of(error));
+        self.0.shelf.state_failed(error);
     }
 
     /// Drops from the log all that the state file holds, whatever the retention: to free space at once. Members that are

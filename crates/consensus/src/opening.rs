@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ringfence_canary::Canary;
 use ringfence_disk::Disk;
-use ringfence_store::Store;
-use ringfence_types::{Revision, limits};
+use ringfence_store::{STATE_FILE, Store, StoreError};
+use ringfence_types::{Index, Revision, limits};
 use ringfence_wal::{Log, WalError};
 
 use crate::api::{Config, Failure, Timing};
@@ -18,6 +18,7 @@ use crate::quarantine::Quarantine;
 use crate::raft::codec;
 use crate::raft::gate::Gate;
 use crate::raft::log_store::{self, LogStore};
+use crate::raft::quarantine::{self, StateQuarantine};
 use crate::raft::state_machine::{self, Shelf, StateMachine};
 use crate::raft::types::{Raft, log_id_from_raft, log_id_to_raft};
 use crate::rt;
@@ -33,6 +34,9 @@ pub(crate) struct Opened {
     /// All that earlier processes have acknowledged.
     pub(crate) found: FoundDurable,
 }
+
+/// What a state file is called that could not be read.
+const DAMAGED_FILE: &str = "state.redb.damaged";
 
 /// The smallest segment of the log that holds an entry of the largest size with room to spare.
 const WAL_SEGMENT_BYTES_MIN: u64 = 2 * limits::ENTRY_BYTES_MAX as u64 + (64 << 10);
@@ -81,20 +85,19 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
     let options = ringfence_store::Options {
         cache_bytes: config.store_cache_bytes,
         rebuild_free_bytes_min: config.rebuild_free_bytes_min,
+        hash_step: config.integrity.hash_step.max(1),
         ..Default::default()
     };
-    let store =
-        Store::open(state_disk.clone(), options).map_err(|error| state_machine::failure_of(&error))?;
-    state_machine::check_position(&store.applied())
-        .map_err(|error| Failure::StateCorrupt(error.to_string()))?;
-    let store = Arc::new(store);
+    let state_quarantine = StateQuarantine::open(state_disk.clone()).map_err(disk_failed)?;
+    let store = Arc::new(open_state(&state_disk, options, &log, &state_quarantine)?);
     let identity = Arc::new(Identity::open(disk.clone(), config, found(&log, &store))?);
     let gate = Arc::new(Gate::default());
     let log = LogStore::start(log, gate.clone(), failures.clone()).map_err(disk_failed)?;
     let (vote, last, committed) = log.positions().map_err(unreadable_positions)?;
-    let applied = store.applied().log_id.map(log_id_to_raft);
-    let checkpointed = store.checkpointed().log_id.map(|log_id| log_id.index);
-    gate.open(vote, last, committed, applied, checkpointed);
+    let shelf = Shelf::new(store.clone(), state_disk, gate.clone(), failures.clone(), state_quarantine)
+        .map_err(disk_failed)?;
+    let (applied, checkpointed) = shelf.positions();
+    gate.open(vote, last, committed, applied, checkpointed.map(|log_id| Index(log_id.index())));
     tracing::info!(
         node = %identity.node_id(),
         cluster = format!("{:016x}", identity.cluster_id()),
@@ -112,7 +115,6 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
             .as_ref()
             .map(codec::log_id_to_wire),
     };
-    let shelf = Shelf::new(store, state_disk, gate.clone(), failures.clone()).map_err(disk_failed)?;
     // The canary votes and campaigns at once, as if nothing had been granted.
     let lease_may_run = vote.is_some() && !Canary::NoQuarantine.sings();
     let quarantine = Quarantine::open(disk.clone(), failures, vote.is_some(), lease_may_run)?;
@@ -125,6 +127,33 @@ pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>, failures: Failures) -> 
         quarantine: Arc::new(quarantine),
         found,
     })
+}
+
+/// Opens the state. One that cannot be read is set aside where the others' can take its place: the log and the membership
+/// are enough to go on with until then, in state quarantine.
+fn open_state(
+    disk: &Arc<dyn Disk>,
+    options: ringfence_store::Options,
+    log: &Log,
+    quarantine: &StateQuarantine,
+) -> Result<Store, Failure> {
+    let opened =
+        Store::open(disk.clone(), options).map_err(|error| (state_machine::failure_of(&error), error));
+    let (failure, reason) = match opened {
+        Ok(store) => match state_machine::check_position(&store.applied()) {
+            Ok(()) => return Ok(store),
+            Err(error) => (Failure::StateCorrupt(error.to_string()), error.to_string()),
+        },
+        Err((failure, StoreError::Corrupt(reason))) => (failure, reason),
+        Err((failure, _)) => return Err(failure),
+    };
+    let disk_failed = |error: std::io::Error| Failure::Disk(error.to_string());
+    let Some(lost) = quarantine::lost_state(disk.as_ref(), log).map_err(disk_failed)? else {
+        return Err(failure);
+    };
+    quarantine.enter(&format!("the state file cannot be read: {reason}"), Some(lost)).map_err(disk_failed)?;
+    disk.rename(STATE_FILE, DAMAGED_FILE).map_err(disk_failed)?;
+    Store::open(disk.clone(), options).map_err(|error| state_machine::failure_of(&error))
 }
 
 /// What it means that the log's positions cannot be read: a disk that refuses is no damage.

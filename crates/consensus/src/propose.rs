@@ -18,6 +18,7 @@ use crate::api::{ProposeError, ReadOnly};
 use crate::authority::{Authority, Permit, Standing};
 use crate::net::CallError;
 use crate::net::Links;
+use crate::raft::state_machine::Shelf;
 use crate::raft::types::{Raft, Sealed, TypeConfig};
 use crate::rt;
 
@@ -40,21 +41,24 @@ pub(crate) struct Waiting {
 }
 
 /// The way to Raft on this node: a queue that the proposer empties.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Proposer {
     authority: Arc<Authority>,
+    shelf: Arc<Shelf>,
     queue: mpsc::Sender<Waiting>,
 }
 
 impl Proposer {
     /// The handle, and what [`serve`] takes.
-    pub(crate) fn new(authority: Arc<Authority>) -> (Proposer, mpsc::Receiver<Waiting>) {
+    pub(crate) fn new(authority: Arc<Authority>, shelf: Arc<Shelf>) -> (Proposer, mpsc::Receiver<Waiting>) {
         let (queue, waiting) = mpsc::channel(limits::PROPOSALS_WAITING_MAX);
-        (Proposer { authority, queue }, waiting)
+        (Proposer { authority, shelf, queue }, waiting)
     }
 
     /// Puts a command into the queue to Raft on this node. Whether this node leads is told by the answer.
     pub(crate) fn start(&self, command: Bytes) -> Result<Proposed, ProposeError> {
+        // It could not tell what comes of it. Another member will lead soon.
+        self.shelf.quarantine.check().map_err(ProposeError::NotReady)?;
         let permit = self.authority.admit(command.len())?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { command, answer, started: rt::now(), _permit: permit };
@@ -115,7 +119,7 @@ async fn propose_batch(raft: &Raft, authority: &Arc<Authority>, batch: Vec<Waiti
                 let Some(answer) = answer else { break ProposeError::Stopped("consensus has stopped".to_owned()) };
                 let Some(waiting) = unanswered.next() else { return };
                 let outcome = match answer {
-                    Ok(Ok(response)) => Ok(response.response.0),
+                    Ok(Ok(response)) => response.response.0.ok_or(ProposeError::LeadershipLost),
                     Ok(Err(error)) => Err(refusal(authority, error)),
                     Err(fatal) => Err(ProposeError::Stopped(fatal.to_string())),
                 };

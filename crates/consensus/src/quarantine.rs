@@ -163,11 +163,9 @@ pub(crate) async fn leave(node: Node, links: Arc<Links>, started: rt::Instant) {
     };
     let elections = async {
         tokio::join!(lease_ended, met);
-        if quarantine.imposed().is_none() {
-            parts.raft.runtime_config().elect(true);
-        }
+        node.settle_campaigning();
         quarantine.wait_imposed().await;
-        parts.raft.runtime_config().elect(false);
+        node.settle_campaigning();
     };
     tokio::join!(elections, meet_voters(&links, own, &membership));
 }

@@ -80,6 +80,9 @@ fn collect(command: &Command, keys: &mut BTreeSet<Bytes>) {
                 }
             }
         }
-        Command::Compact { .. } | Command::PublishMember { .. } | Command::ChangeMember(_) => {}
+        Command::Compact { .. }
+        | Command::ChangeAlarm { .. }
+        | Command::PublishMember { .. }
+        | Command::ChangeMember(_) => {}
     }
 }

@@ -115,10 +115,10 @@ impl Probe {
         }
     }
 
-    /// The state that readers see; none before the first entry.
+    /// The state that readers see; none before the first entry, and none where it is not to be believed.
     #[must_use]
     pub fn state(&self) -> Option<StateMark> {
-        let view: View = self.node.view();
+        let view: View = self.node.believed_view().ok()?;
         Some(StateMark { applied: view.applied()?, revision: view.revision(), hash: view.hash() })
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io;
 
-use ringfence_disk::{Disk, Open};
+use ringfence_disk::{Disk, read_whole, replace_whole};
 use sha2::{Digest, Sha256};
 
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -13,34 +13,13 @@ const CHECKSUM_BYTES: usize = 8;
 
 /// What a file of this name holds; none where there is no such file.
 pub(crate) fn read(disk: &dyn Disk, name: &str) -> io::Result<Option<String>> {
-    let file = match disk.open(name, Open::Existing) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let length = file.len()?;
-    if length > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too large"));
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact_at(&mut bytes, 0)?;
+    let Some(bytes) = read_whole(disk, name, FILE_BYTES_MAX)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Puts `text` in the place of what the file of this name held, durably.
 pub(crate) fn replace(disk: &dyn Disk, name: &str, text: &str) -> io::Result<()> {
-    let new = format!("{name}.new");
-    let file = match disk.open(&new, Open::New) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            disk.remove(&new)?;
-            disk.open(&new, Open::New)?
-        }
-        other => other?,
-    };
-    file.write_all_at(text.as_bytes(), 0)?;
-    file.sync_data()?;
-    disk.rename(&new, name)?;
-    disk.sync_dir()
+    replace_whole(disk, name, text.as_bytes())
 }
 
 /// Lines, each with its end, as they are written: under their checksum.

@@ -34,9 +34,15 @@ pub(crate) async fn give_back(shelf: Arc<Shelf>, failures: Failures) {
 }
 
 async fn is_due(shelf: &Arc<Shelf>) -> Result<bool, Failure> {
+    if shelf.quarantine.is_on() {
+        return Ok(false);
+    }
     let store = shelf.store.clone();
-    let looked = rt::blocking(move || store.is_rebuild_due()).await;
-    looked.map_err(|error| task_failed(&error))?.map_err(|error| failure_of(&error))
+    let looked = rt::blocking(move || store.is_rebuild_due()).await.map_err(|error| task_failed(&error))?;
+    match looked {
+        Err(error) if shelf.state_failed(&error) => Ok(false),
+        looked => looked.map_err(|error| failure_of(&error)),
+    }
 }
 
 /// Rebuilds the state file now, off the executor's threads.

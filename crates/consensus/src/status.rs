@@ -5,16 +5,30 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use ringfence_types::{Index, Term};
 
-use crate::api::{MemberStatus, Quarantine, Role, Status};
+use crate::api::{IntegrityStatus, MemberStatus, Quarantine, QuarantineKind, Role, Status};
 use crate::node::Node;
-use crate::quarantine::Imposed;
 use crate::rt;
 
 impl Node {
     /// Whether this node is kept out of a part of its work, and why.
     #[must_use]
     pub fn quarantine(&self) -> Option<Quarantine> {
-        self.0.links.local.quarantine.imposed().map(Imposed::told)
+        if let Some(imposed) = self.0.links.local.quarantine.imposed() {
+            return Some(imposed.told());
+        }
+        let known = self.0.shelf.quarantine.now()?;
+        Some(Quarantine { kind: QuarantineKind::State, reason: known.reason })
+    }
+
+    fn integrity(&self) -> IntegrityStatus {
+        let parts = &self.0;
+        let (scrubs, scrubbed_ago) = parts.scrubs.count();
+        IntegrityStatus {
+            hashes_compared: parts.findings.compared(),
+            states_rebuilt: parts.findings.rebuilt(),
+            scrubs,
+            scrubbed_ago,
+        }
     }
 
     /// The whole picture of this moment; not meant for every request.
@@ -69,6 +83,7 @@ impl Node {
             checkpointed: parts.shelf.store.checkpointed().log_id,
             purged: metrics.purged.as_ref().map(|purged| Index(purged.index())),
             read_only: parts.authority.read_only(),
+            alarms: view.alarms(),
             quarantine: self.quarantine(),
             leader_lease_left: lease_left.filter(|left| !left.is_zero()),
             members: members.collect(),
@@ -80,6 +95,7 @@ impl Node {
             state_bytes_given_back: store.bytes_given_back,
             head_bytes: store.head_bytes,
             log_bytes: log.bytes,
+            integrity: self.integrity(),
             log_sync: parts.log.sync_time().snapshot(),
             checkpoint: parts.checkpoint_time.snapshot(),
             propose: parts.authority.propose_time.snapshot(),

@@ -15,9 +15,11 @@ use std::sync::Arc;
 mod os;
 mod sim;
 mod unsynced;
+mod whole;
 
 pub use os::OsDisk;
 pub use sim::{Fault, SimDisk};
+pub use whole::{read_whole, replace_whole};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

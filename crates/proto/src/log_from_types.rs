@@ -13,6 +13,9 @@ pub(crate) fn command(command: &types::Command) -> log::Command {
         types::Command::DeleteRange(delete) => command::Kind::DeleteRange(delete_range(delete)),
         types::Command::Txn(txn) => command::Kind::Txn(self::txn(txn)),
         types::Command::Compact { revision } => command::Kind::Compact(log::Compact { revision: revision.0 }),
+        types::Command::ChangeAlarm { alarm, raised } => {
+            command::Kind::ChangeAlarm(log::ChangeAlarm { alarm: Some(self::alarm(alarm)), raised: *raised })
+        }
         types::Command::PublishMember { id, name, peer_urls, client_urls } => {
             command::Kind::PublishMember(log::PublishMember {
                 id: id.0,
@@ -147,6 +150,9 @@ fn reply(reply: &types::Reply) -> log::Reply {
             replies: txn.replies.iter().map(self::reply).collect(),
         }),
         types::Reply::Compact => reply::Kind::Compact(log::Empty {}),
+        types::Reply::Alarms(alarms) => {
+            reply::Kind::Alarms(log::Alarms { alarms: alarms.iter().map(alarm).collect() })
+        }
         types::Reply::PublishMember => reply::Kind::PublishMember(log::Empty {}),
         types::Reply::Member(member) => reply::Kind::Member(self::member(member)),
     };
@@ -196,6 +202,13 @@ fn change_member(change: &types::MemberChange) -> log::ChangeMember {
     log::ChangeMember { kind: Some(kind) }
 }
 
+fn alarm(alarm: &types::Alarm) -> log::Alarm {
+    let kind = match alarm.kind {
+        types::AlarmKind::Corrupt => log::alarm::Kind::Corrupt,
+    };
+    log::Alarm { member: alarm.member.0, kind: kind.into() }
+}
+
 fn key_value(kv: &types::KeyValue) -> log::KeyValue {
     log::KeyValue {
         key: kv.key.clone(),
@@ -219,6 +232,7 @@ fn rejection(rejection: &types::Rejection) -> log::Rejection {
             rejection::Kind::MemberTaken(log::MemberTaken { what: what.clone(), member: member.0 })
         }
         types::Rejection::TooManyMembers(members) => rejection::Kind::TooManyMembers(*members as u64),
+        types::Rejection::CorruptCluster => rejection::Kind::CorruptCluster(log::Empty {}),
         types::Rejection::UnknownCommand(kind) => rejection::Kind::UnknownCommand(kind.clone()),
     };
     log::Rejection { kind: Some(kind) }

@@ -16,6 +16,10 @@ pub(crate) fn command(message: log::Command) -> Result<types::Command, DecodeErr
         command::Kind::DeleteRange(delete) => types::Command::DeleteRange(delete_range(delete)?),
         command::Kind::Txn(txn) => types::Command::Txn(self::txn(txn)?),
         command::Kind::Compact(compact) => types::Command::Compact { revision: Revision(compact.revision) },
+        command::Kind::ChangeAlarm(change) => types::Command::ChangeAlarm {
+            alarm: alarm(known(change.alarm, "ChangeAlarm.alarm")?)?,
+            raised: change.raised,
+        },
         command::Kind::PublishMember(member) => types::Command::PublishMember {
             id: types::NodeId(member.id),
             name: member.name,
@@ -209,9 +213,18 @@ fn reply(message: log::Reply) -> Result<types::Reply, DecodeError> {
             replies: all(txn.replies, self::reply)?,
         }),
         reply::Kind::Compact(_) => types::Reply::Compact,
+        reply::Kind::Alarms(alarms) => types::Reply::Alarms(all(alarms.alarms, alarm)?),
         reply::Kind::PublishMember(_) => types::Reply::PublishMember,
         reply::Kind::Member(member) => types::Reply::Member(self::member(member)?),
     })
+}
+
+fn alarm(message: log::Alarm) -> Result<types::Alarm, DecodeError> {
+    let kind = match known(log::alarm::Kind::try_from(message.kind).ok(), "Alarm.kind")? {
+        log::alarm::Kind::Corrupt => types::AlarmKind::Corrupt,
+        log::alarm::Kind::Unspecified => return Err(DecodeError::Unknown { field: "Alarm.kind" }),
+    };
+    Ok(types::Alarm { member: types::NodeId(message.member), kind })
 }
 
 fn key_value(message: log::KeyValue) -> types::KeyValue {
@@ -239,6 +252,7 @@ fn rejection(message: log::Rejection) -> Result<types::Rejection, DecodeError> {
             types::Rejection::MemberTaken { what: taken.what, member: types::NodeId(taken.member) }
         }
         rejection::Kind::TooManyMembers(members) => types::Rejection::TooManyMembers(members as usize),
+        rejection::Kind::CorruptCluster(_) => types::Rejection::CorruptCluster,
         rejection::Kind::UnknownCommand(kind) => types::Rejection::UnknownCommand(kind),
     })
 }

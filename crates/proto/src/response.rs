@@ -91,7 +91,7 @@ fn operation(reply: Reply, header: etcd::ResponseHeader) -> etcd::ResponseOp {
         Reply::DeleteRange(reply) => Some(Response::ResponseDeleteRange(delete_range(reply, header))),
         Reply::Txn(reply) => Some(Response::ResponseTxn(txn(reply, header))),
         // No operation of a transaction has these for an answer.
-        Reply::Blank | Reply::Compact | Reply::PublishMember | Reply::Member(_) => None,
+        Reply::Blank | Reply::Compact | Reply::Alarms(_) | Reply::PublishMember | Reply::Member(_) => None,
     };
     etcd::ResponseOp { response }
 }

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use ringfence_proto::command::DecodeError;
 use ringfence_proto::{command, outcome};
 use ringfence_types::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, KeyRange,
-    KeyValue, LeaseId, Member, MemberChange, NodeId, Operation, Outcome, Put, PutLease, PutReply, PutValue,
-    RangeEnd, RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder, SortTarget, Txn, TxnReply,
-    Wanted,
+    Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
+    DeleteRangeReply, KeyRange, KeyValue, LeaseId, Member, MemberChange, NodeId, Operation, Outcome, Put,
+    PutLease, PutReply, PutValue, RangeEnd, RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder,
+    SortTarget, Txn, TxnReply, Wanted,
 };
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -151,11 +151,16 @@ fn any_command() -> impl Strategy<Value = Command> {
         delete_range().prop_map(Command::DeleteRange),
         txn().prop_map(Command::Txn),
         revision().prop_map(|revision| Command::Compact { revision }),
+        (alarm(), any::<bool>()).prop_map(|(alarm, raised)| Command::ChangeAlarm { alarm, raised }),
         (any::<u64>(), "[a-zß]{0,8}", urls(), urls()).prop_map(|(id, name, peer_urls, client_urls)| {
             Command::PublishMember { id: NodeId(id), name, peer_urls, client_urls }
         }),
         member_change().prop_map(Command::ChangeMember),
     ]
+}
+
+fn alarm() -> impl Strategy<Value = Alarm> {
+    any::<u64>().prop_map(|member| Alarm { member: NodeId(member), kind: AlarmKind::Corrupt })
 }
 
 fn key_value() -> impl Strategy<Value = KeyValue> {
@@ -178,6 +183,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Reply::Compact),
         Just(Reply::PublishMember),
         member().prop_map(Reply::Member),
+        prop::collection::vec(alarm(), 0..3).prop_map(Reply::Alarms),
         prop::option::of(key_value()).prop_map(|prev_kv| Reply::Put(PutReply { prev_kv })),
         (any::<u64>(), kvs())
             .prop_map(|(deleted, prev_kvs)| Reply::DeleteRange(DeleteRangeReply { deleted, prev_kvs })),
@@ -200,6 +206,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         revision().prop_map(|current| Err(Rejection::FutureRevision { current })),
         Just(Err(Rejection::KeyNotFound)),
         Just(Err(Rejection::LeaseNotFound)),
+        Just(Err(Rejection::CorruptCluster)),
         "[a-z]{0,8}".prop_map(|kind| Err(Rejection::UnknownCommand(kind))),
         (1..=u64::MAX).prop_map(|id| Err(Rejection::MemberNotFound(NodeId(id)))),
         (1..=u64::MAX).prop_map(|id| Err(Rejection::MemberRemoved(NodeId(id)))),
@@ -269,6 +276,13 @@ fn the_bytes_of_known_commands_never_change() {
             "1a1c0a090a030a016b1003280012060a040a0218011a0712050a016b2001",
         ),
         (Command::Compact { revision: Revision(300) }, "220308ac02"),
+        (
+            Command::ChangeAlarm {
+                alarm: Alarm { member: NodeId(3), kind: AlarmKind::Corrupt },
+                raised: true,
+            },
+            "c201080a04080310011001",
+        ),
         (
             Command::PublishMember {
                 id: NodeId(3),

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_client::{Client, Options};
 
 use crate::commands::{
-    bench, completions, config, del, dev, export, get, import, leader, member, put, recover, serve, snapshot,
-    status, txn,
+    bench, completions, config, del, dev, export, get, import, leader, member, put, recover, scrub, serve,
+    snapshot, status, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Snapshot(snapshot::Snapshot),
     /// Make a new cluster of one out of a member that is left when a majority is lost for good.
     Recover(recover::Recover),
+    /// Have every node compare its whole state with what was applied.
+    Scrub(scrub::Scrub),
     /// Measure a cluster: Ringfence, or anything else that speaks the etcd v3 API.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -133,6 +135,7 @@ mod tests {
             "snapshot status f",
             "snapshot restore f --data-dir d --name a",
             "recover --data-dir d --yes",
+            "scrub --endpoints a:1 --output json",
             "bench put --connections 4 --clients 64 --value-size 256 --json",
             "bench get --serializable --key-count 1000 --seconds 5 --warm-up 1",
             "bench mixed --rate 5000",

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 19] = [
+const METHODS: [(&str, &str); 20] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
@@ -26,6 +26,7 @@ const METHODS: [(&str, &str); 19] = [
     ("etcdserverpb.Maintenance", "Snapshot"),
     ("etcdserverpb.Maintenance", "MoveLeader"),
     ("etcdserverpb.Maintenance", "Downgrade"),
+    ("ringfence.v1.Integrity", "Scrub"),
 ];
 
 /// The names of gRPC's codes as Prometheus metrics of gRPC servers write them, in the order of their numbers.

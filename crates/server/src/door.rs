@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use ringfence_proto::etcdserverpb::cluster_server::ClusterServer;
 use ringfence_proto::etcdserverpb::kv_server::KvServer;
 use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
 use ringfence_proto::{ERROR_DETAIL_KEY, FILE_DESCRIPTORS};
 use ringfence_types::limits::{GRPC_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX};
 use tokio::sync::Semaphore;
@@ -23,6 +24,7 @@ use tonic_health::pb::health_server::HealthServer;
 use crate::calls::{Calls, Method};
 use crate::cluster::Cluster;
 use crate::health::Health;
+use crate::integrity::Integrity;
 use crate::kv::Kv;
 use crate::limits::SNAPSHOTS_MAX;
 use crate::maintenance::Maintenance;
@@ -57,6 +59,7 @@ impl Door {
         };
         let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
             .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots, rebuilds }))
+            .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))

@@ -43,6 +43,7 @@ fixed! {
     TIMEOUT = Unavailable "etcdserver: request timed out";
     TIMEOUT_LEADER_FAILED = Unavailable "etcdserver: request timed out, possibly due to previous leader failure";
     TIMEOUT_CONNECTION_LOST = Unavailable "etcdserver: request timed out, possibly due to connection lost";
+    CORRUPT = DataLoss "etcdserver: corrupt cluster";
     UNHEALTHY = Unavailable "etcdserver: unhealthy cluster";
     BAD_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
     INVALID_DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";

@@ -15,7 +15,8 @@ use crate::served::Served;
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The services that can be asked about; the empty name is the server as a whole.
-const SERVICES: [&str; 4] = ["", "etcdserverpb.KV", "etcdserverpb.Cluster", "etcdserverpb.Maintenance"];
+const SERVICES: [&str; 5] =
+    ["", "etcdserverpb.KV", "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "ringfence.v1.Integrity"];
 
 /// The service.
 pub(crate) struct Health {

@@ -153,7 +153,7 @@ impl Kv {
 
     async fn view(&self, metadata: &MetadataMap, freshness: Freshness) -> Result<View, Trouble> {
         match freshness {
-            Freshness::Any => Ok(self.served.node.view()),
+            Freshness::Any => Ok(self.served.node.believed_view()?),
             freshness => Ok(self.served.node.read_barrier(freshness, deadline::of(metadata)).await?),
         }
     }

@@ -6,6 +6,7 @@
 //! for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes wrong anywhere becomes a gRPC
 //! status in one place, `status`; nothing else makes one. No retry, no state of a client and no clock lives here.
 
+mod alarm;
 mod calls;
 mod cluster;
 mod deadline;
@@ -14,6 +15,7 @@ mod etcd_errors;
 mod gate;
 mod gather;
 mod health;
+mod integrity;
 mod kv;
 mod limits;
 mod maintenance;

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::served::Served;
 use crate::snapshot;
 use crate::status::Trouble;
-use crate::{ETCD_VERSION, deadline};
+use crate::{ETCD_VERSION, alarm, deadline};
 
 /// What this member has to complain about, for people.
 fn problems(status: &ringfence_consensus::Status) -> Vec<String> {
@@ -24,7 +24,9 @@ fn problems(status: &ringfence_consensus::Status) -> Vec<String> {
         let reason = member.refusal.as_ref()?;
         Some(format!("no connection with {}: {reason}", member.name))
     });
-    quarantine.chain(read_only).chain(refusals).collect()
+    let alarms =
+        status.alarms.iter().map(|alarm| format!("memberID:{} alarm:{}", alarm.member, alarm::name(*alarm)));
+    quarantine.chain(read_only).chain(refusals).chain(alarms).collect()
 }
 
 /// The service.
@@ -41,16 +43,19 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<etcd::AlarmRequest>,
     ) -> Result<Response<etcd::AlarmResponse>, Status> {
-        let answer = match request.into_inner().action() {
-            // No alarm can be raised yet: none is listed, and to clear none is no error, as in etcd.
-            alarm_request::AlarmAction::Get | alarm_request::AlarmAction::Deactivate => {
-                Ok(etcd::AlarmResponse { header: Some(self.served.header_now()), alarms: Vec::new() })
-            }
+        let (metadata, _, request) = request.into_parts();
+        let alarms = match request.action() {
+            alarm_request::AlarmAction::Get => Ok(alarm::listed(&self.served, &request)),
             alarm_request::AlarmAction::Activate => {
-                Err(Trouble::Unsupported("alarms cannot be raised by hand in this version"))
+                alarm::change(&self.served, &metadata, &request, true).await
+            }
+            alarm_request::AlarmAction::Deactivate => {
+                alarm::change(&self.served, &metadata, &request, false).await
             }
         };
-        self.served.answer(answer)
+        self.served.answer(
+            alarms.map(|alarms| etcd::AlarmResponse { header: Some(self.served.header_now()), alarms }),
+        )
     }
 
     async fn status(
@@ -89,9 +94,11 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 
     async fn hash(&self, _: Request<etcd::HashRequest>) -> Result<Response<etcd::HashResponse>, Status> {
-        let view = self.served.node.view();
-        let header = Some(self.served.header(view.revision()));
-        Ok(Response::new(etcd::HashResponse { header, hash: fold(view.hash().0) }))
+        let view = self.served.node.believed_view().map_err(Trouble::from);
+        self.served.answer(view.map(|view| {
+            let header = Some(self.served.header(view.revision()));
+            etcd::HashResponse { header, hash: fold(view.hash().0) }
+        }))
     }
 
     async fn hash_kv(

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use ringfence_consensus::{Histogram, QuarantineKind, Role, Status};
 
 use crate::ETCD_VERSION;
+use crate::alarm;
 use crate::calls::Calls;
 
 /// The metrics of a node in Prometheus' text format.
@@ -15,6 +16,7 @@ pub(crate) fn text(status: &Status, calls: &Calls) -> String {
     storage(&mut page, status);
     read_only(&mut page, status);
     quarantine(&mut page, status);
+    integrity(&mut page, status);
     peers(&mut page, status);
     stages(&mut page, status);
     process(&mut page);
@@ -156,6 +158,46 @@ fn quarantine(page: &mut Page, status: &Status) {
     );
 }
 
+fn integrity(page: &mut Page, status: &Status) {
+    let is_quarantined = |kind| status.quarantine.as_ref().is_some_and(|quarantine| quarantine.kind == kind);
+    page.gauge(
+        "ringfence_state_quarantine",
+        "Whether this member's state is not to be believed: it neither leads nor serves until that is rebuilt.",
+        u8::from(is_quarantined(QuarantineKind::State)),
+    );
+    page.head(
+        "etcd_debugging_server_alarms",
+        "gauge",
+        "Alarms that are raised, by the member that they are about.",
+    );
+    for alarm in &status.alarms {
+        let labels = format!("{{server_id=\"{:x}\",alarm_type=\"{}\"}}", alarm.member.0, alarm::name(*alarm));
+        page.sample("etcd_debugging_server_alarms", &labels, 1);
+    }
+    page.counter(
+        "ringfence_hashes_compared_total",
+        "Hashes of other members' states that this member has compared as their leader.",
+        status.integrity.hashes_compared,
+    );
+    page.counter(
+        "ringfence_states_replaced_total",
+        "Other members' bad states that this member, as their leader, has replaced by its own.",
+        status.integrity.states_rebuilt,
+    );
+    page.counter(
+        "ringfence_scrubs_total",
+        "Scrubs of the whole state that have ended.",
+        status.integrity.scrubs,
+    );
+    if let Some(ago) = status.integrity.scrubbed_ago {
+        page.gauge(
+            "ringfence_scrubbed_ago_seconds",
+            "How long ago the last scrub of the whole state ended.",
+            ago.as_secs_f64(),
+        );
+    }
+}
+
 /// What a leader knows of the other members; a follower knows nothing of them.
 fn peers(page: &mut Page, status: &Status) {
     let others = || status.members.iter().filter(|member| member.id != status.node);
@@ -291,8 +333,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use ringfence_consensus::{MemberStatus, ProposalCounts, Quarantine, ReadOnly};
-    use ringfence_types::{Index, LogId, NodeId, Revision, Term};
+    use ringfence_consensus::{IntegrityStatus, MemberStatus, ProposalCounts, Quarantine, ReadOnly};
+    use ringfence_types::{Alarm, AlarmKind, Index, LogId, NodeId, Revision, Term};
 
     use super::*;
 
@@ -324,6 +366,7 @@ mod tests {
             checkpointed: Some(log_id(20)),
             purged: None,
             read_only: Some(ReadOnly { since: Duration::from_millis(1_500), reason: "alone".to_owned() }),
+            alarms: vec![Alarm { member: NodeId(10), kind: AlarmKind::Corrupt }],
             quarantine: Some(Quarantine { kind: QuarantineKind::Log, reason: "an old copy".to_owned() }),
             leader_lease_left: Some(Duration::from_millis(250)),
             members: vec![member(1, None), member(2, Some(Index(35))), member(3, None)],
@@ -335,6 +378,7 @@ mod tests {
             state_bytes_given_back: 800,
             head_bytes: 80,
             log_bytes: 70,
+            integrity: IntegrityStatus { hashes_compared: 9, scrubs: 2, ..IntegrityStatus::default() },
             log_sync: Histogram { buckets: vec![(0.001, 3), (0.002, 4)], count: 5, sum_seconds: 0.5 },
             checkpoint: Histogram::default(),
             propose: Histogram::default(),
@@ -367,6 +411,10 @@ mod tests {
             "ringfence_log_quarantine 1",
             "ringfence_peer_refused{member=\"2\",name=\"n\\\"2\"} 0",
             "ringfence_peer_refused{member=\"3\",name=\"n\\\"3\"} 1",
+            "ringfence_state_quarantine 0",
+            "etcd_debugging_server_alarms{server_id=\"a\",alarm_type=\"CORRUPT\"} 1",
+            "ringfence_hashes_compared_total 9",
+            "ringfence_scrubs_total 2",
             "ringfence_peer_lag_entries{member=\"2\",name=\"n\\\"2\"} 5",
         ] {
             assert!(lines.contains(line), "{line} in {page}");

@@ -8,6 +8,7 @@ use ringfence_types::Freshness;
 use tonic::body::Body;
 
 use crate::ETCD_VERSION;
+use crate::alarm;
 use crate::calls::Calls;
 use crate::metrics;
 use crate::served::Served;
@@ -45,8 +46,10 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// etcd's health: whether a linearizable read works, or a local one with `?serializable=true`.
 async fn health(served: &Served, query: &str) -> http::Response<Body> {
     let serializable = query.split('&').any(|pair| pair == "serializable=true");
-    let trouble = if serializable {
-        None
+    let trouble = if let Some(alarm) = served.node.view().alarms().first() {
+        Some(format!("ALARM {}", alarm::name(*alarm)))
+    } else if serializable {
+        served.node.believed_view().err().map(|error| json_safe(&error.to_string()))
     } else if served.node.leader().is_none() {
         Some("RAFT NO LEADER".to_owned())
     } else {
@@ -73,7 +76,10 @@ fn readyz(served: &Served) -> http::Response<Body> {
             Some(read_only) if !why.contains("read-only since") => format!("{why}\n{read_only}"),
             _ => why,
         }),
-        Ok(()) => read_only(),
+        Ok(()) => read_only().or_else(|| {
+            let alarm = *served.node.view().alarms().first()?;
+            Some(format!("the alarm {} is raised for member {:x}", alarm::name(alarm), alarm.member.0))
+        }),
     };
     match trouble {
         None => page(StatusCode::OK, TEXT, "ok\n".to_owned()),

@@ -45,7 +45,7 @@ impl Served {
     /// The status that tells a client of `trouble`, and who leads where that helps.
     pub(crate) fn status(&self, trouble: &Trouble) -> Status {
         if let Trouble::Read(ReadError::Store(error)) = trouble {
-            // Whatever this member said from here on would be a guess: it stops.
+            // Whatever this member said from here on would be a guess.
             self.node.report_unreadable(error);
         }
         trouble.status(if trouble.is_elsewhere() { self.leader_client_urls() } else { Vec::new() })
@@ -62,7 +62,7 @@ impl Served {
         let Ok(_permit) = self.long_reads.acquire().await else {
             return Err(Trouble::Busy("the server is stopping"));
         };
-        let view = self.node.view();
+        let view = self.node.believed_view()?;
         match tokio::task::spawn_blocking(move || read(&view)).await {
             Ok(result) => Ok(result?),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

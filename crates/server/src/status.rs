@@ -7,7 +7,8 @@
 //! | malformed, too large, unknown or contradictory option | `INVALID_ARGUMENT` | no |
 //! | compacted or future revision | `OUT_OF_RANGE` | no |
 //! | a limit or overload | `RESOURCE_EXHAUSTED` | no |
-//! | no leader, no leader lease, read-only minority, starting | `UNAVAILABLE` | no |
+//! | no leader, no leader lease, read-only minority, starting, state quarantine | `UNAVAILABLE` | no |
+//! | the members have different states (alarm CORRUPT) | `DATA_LOSS` | no |
 //! | leadership lost, forward broken, deadline after proposing, node stopped | `UNAVAILABLE` | **unknown** |
 //!
 //! Where etcd has a fixed code and message for a fact, that pair is used, and the plain words are in the detail.
@@ -56,6 +57,8 @@ pub(crate) enum Trouble {
     Snapshot(Failure),
     /// The state file could not be rebuilt.
     Rebuild(Failure),
+    /// The state could not be scrubbed.
+    Scrub(Failure),
     /// A file could not be read while it was being sent.
     SnapshotFile(std::io::Error),
     /// Too many calls of an expensive kind are under way.
@@ -117,6 +120,7 @@ impl Trouble {
             Trouble::Member(error) => member(error),
             Trouble::Rebuild(failure) => refused(etcd::UNHEALTHY, "rebuild_failed", failure),
             Trouble::Snapshot(failure) => refused(etcd::UNHEALTHY, "snapshot_failed", failure),
+            Trouble::Scrub(failure) => refused(etcd::UNHEALTHY, "scrub_failed", failure),
             Trouble::SnapshotFile(error) => {
                 refused(etcd::UNHEALTHY, "snapshot_failed", format!("the copy cannot be read back: {error}"))
             }
@@ -189,6 +193,7 @@ fn rejected(rejection: &Rejection) -> Told {
         Rejection::MemberRemoved(_) => refused(etcd::MEMBER_NOT_FOUND, "member_removed", rejection),
         Rejection::MemberTaken { .. } => refused(etcd::PEER_URL_EXISTS, "member_taken", rejection),
         Rejection::TooManyMembers(_) => refused(etcd::TOO_MANY_LEARNERS, "too_many_members", rejection),
+        Rejection::CorruptCluster => refused(etcd::CORRUPT, "corrupt_cluster", rejection),
         Rejection::UnknownCommand(_) => refused(etcd::NOT_CAPABLE, "unknown_command", rejection),
     }
 }
@@ -220,6 +225,7 @@ fn barrier(error: &BarrierError) -> Told {
         BarrierError::NoLeader { read_only } => no_leader(read_only.as_ref()),
         BarrierError::NoQuorum(read_only) => no_leader(Some(read_only)),
         BarrierError::NotReady(why) => refused(etcd::NO_LEADER, "not_ready", why),
+        BarrierError::StateQuarantine(why) => refused(etcd::UNHEALTHY, "state_quarantine", why),
         BarrierError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", error),
         BarrierError::Deadline => refused(etcd::TIMEOUT, "deadline", error),
         BarrierError::Rejected(rejection) => rejected(rejection),
@@ -324,6 +330,7 @@ mod tests {
             (Rejection::FutureRevision { current: Revision(4) }.into(), etcd::FUTURE_REVISION, No),
             (Rejection::KeyNotFound.into(), etcd::KEY_NOT_FOUND, No),
             (Rejection::LeaseNotFound.into(), etcd::LEASE_NOT_FOUND, No),
+            (Rejection::CorruptCluster.into(), etcd::CORRUPT, No),
             (Rejection::UnknownCommand("x".to_owned()).into(), etcd::NOT_CAPABLE, No),
             (ProposeError::NoLeader { read_only: None }.into(), etcd::NO_LEADER, No),
             (ProposeError::NoLease(read_only()).into(), etcd::NO_LEADER, No),
@@ -338,6 +345,7 @@ mod tests {
             (BarrierError::NoLeader { read_only: None }.into(), etcd::NO_LEADER, No),
             (BarrierError::NoQuorum(read_only()).into(), etcd::NO_LEADER, No),
             (BarrierError::NotReady("starting".to_owned()).into(), etcd::NO_LEADER, No),
+            (BarrierError::StateQuarantine("rot".to_owned()).into(), etcd::UNHEALTHY, No),
             (BarrierError::Overloaded("65536 wait".to_owned()).into(), etcd::TOO_MANY_REQUESTS, No),
             (BarrierError::Deadline.into(), etcd::TIMEOUT, No),
             (

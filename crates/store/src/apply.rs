@@ -3,9 +3,11 @@
 //! Deterministic: what comes out depends on the state and the entries alone, so every member gets the same state and the
 //! same outcomes, in whatever batches the entries arrive.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ringfence_proto::command::{self, DecodeError};
-use ringfence_types::{Applied, Command, Index, LogId, Outcome, Rejection, Reply, Revision};
+use ringfence_types::{Alarm, Applied, Command, Index, LogId, Outcome, Rejection, Reply, Revision};
 
 use crate::error::{ReadError, StoreError};
 use crate::roster;
@@ -68,6 +70,12 @@ pub(crate) fn carry_out(
     entry_bytes: usize,
 ) -> Result<Outcome, StoreError> {
     match command {
+        Command::ChangeAlarm { alarm, raised } => return Ok(change_alarm(state, *alarm, *raised)),
+        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compact { .. }
+            if state.is_corrupt() =>
+        {
+            return Ok(Err(Rejection::CorruptCluster));
+        }
         Command::Compact { revision } => return Ok(compact(state, *revision)),
         Command::PublishMember { id, name, peer_urls, client_urls } => {
             let published = roster::publish(state.members_mut(), *id, name, peer_urls, client_urls);
@@ -84,7 +92,10 @@ pub(crate) fn carry_out(
         Command::Put(put) => transaction.put(put).map(Reply::Put),
         Command::DeleteRange(delete) => transaction.delete_range(delete).map(Reply::DeleteRange),
         Command::Txn(txn) => transaction.txn(txn).map(Reply::Txn),
-        Command::Compact { .. } | Command::PublishMember { .. } | Command::ChangeMember(_) => {
+        Command::Compact { .. }
+        | Command::ChangeAlarm { .. }
+        | Command::PublishMember { .. }
+        | Command::ChangeMember(_) => {
             unreachable!("answered above")
         }
     };
@@ -106,6 +117,18 @@ pub(crate) fn carry_out(
 
 fn applied(state: &State, reply: Reply) -> Applied {
     Applied { revision: state.revision, reply }
+}
+
+/// The answer tells the alarms that are raised then.
+fn change_alarm(state: &mut State, alarm: Alarm, raised: bool) -> Outcome {
+    let alarms = Arc::make_mut(&mut state.alarms);
+    if raised {
+        alarms.insert(alarm);
+    } else {
+        alarms.remove(&alarm);
+    }
+    let alarms = alarms.iter().copied().collect();
+    Ok(applied(state, Reply::Alarms(alarms)))
 }
 
 fn compact(state: &mut State, revision: Revision) -> Outcome {

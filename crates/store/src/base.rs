@@ -1,6 +1,7 @@
 //! The base: a snapshot of the state file, as it was at one checkpoint.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,6 +77,16 @@ impl Base {
     /// Every version of every key, by key, newest first.
     pub fn versions(&self) -> Result<Range<'static, IndexKey, IndexValue>, StoreError> {
         Ok(self.index.range::<&[u8]>(..)?)
+    }
+
+    /// The same from behind one version on; all of them for none.
+    pub fn versions_after(
+        &self,
+        after: Option<(&[u8], Stamp)>,
+    ) -> Result<Range<'static, IndexKey, IndexValue>, StoreError> {
+        let Some((key, stamp)) = after else { return self.versions() };
+        let after = layout::index_key(key, stamp);
+        Ok(self.index.range::<&[u8]>((Bound::Excluded(after.as_slice()), Bound::Unbounded))?)
     }
 
     /// The history from a stamp on.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::hash::Hasher;
 
-use ringfence_types::{Member, Revision};
+use ringfence_types::{Alarm, Member, Revision};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::layout;
@@ -17,7 +17,7 @@ use crate::row::Row;
 pub(crate) const HASH_VERSION: u8 = 1;
 
 /// The hash of the whole logical state at one applied index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateHash(pub u128);
 
 impl fmt::Display for StateHash {
@@ -51,6 +51,7 @@ enum Table {
     Member = 2,
     Meta = 3,
     Chain = 4,
+    Alarm = 5,
 }
 
 fn hasher(table: Table) -> SipHasher13 {
@@ -84,6 +85,13 @@ pub(crate) fn member(member: &Member) -> RowHash {
     let mut hasher = hasher(Table::Member);
     hasher.write(&member.id.0.to_be_bytes());
     hasher.write(&layout::encode_member(member));
+    finish(&hasher)
+}
+
+/// The hash of an alarm that is raised.
+pub(crate) fn alarm(alarm: Alarm) -> RowHash {
+    let mut hasher = hasher(Table::Alarm);
+    hasher.write(&layout::encode_alarm(alarm));
     finish(&hasher)
 }
 

@@ -110,6 +110,19 @@ impl Head {
         self.index.iter().map(|entry| (entry.key().key.clone(), entry.value().row))
     }
 
+    /// The same from behind one version on; all of them for none.
+    pub fn versions_after(&self, after: Option<(&[u8], Stamp)>) -> impl Iterator<Item = (Bytes, Row)> {
+        let after = after.map(|(key, stamp)| HeadKey { key: Bytes::copy_from_slice(key), stamp });
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.index.range((from, Bound::Unbounded)).map(|entry| (entry.key().key.clone(), entry.value().row))
+    }
+
+    /// The value of the version that a key got at `stamp`.
+    pub fn value(&self, key: &[u8], stamp: Stamp) -> Option<Bytes> {
+        let entry = self.index.get(&HeadKey { key: Bytes::copy_from_slice(key), stamp })?;
+        Some(entry.value().value.clone())
+    }
+
     /// The first `count_max` changes from `from` on, in order of time. They are copied out, so that nobody who looks at
     /// them holds up apply.
     pub fn changes_from(&self, from: Stamp, count_max: usize) -> Vec<Change> {

@@ -16,10 +16,11 @@
 //! Reserved for what is to come, built by nothing yet: `leases`, `lease_keys`, `candidates`, `guards`, `sessions`.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use redb::TableDefinition;
-use ringfence_types::{Index, LeaseId, LogId, Member, NodeId, Revision, Term, Wanted};
+use ringfence_types::{Alarm, AlarmKind, Index, LeaseId, LogId, Member, NodeId, Revision, Term, Wanted};
 
 use crate::error::StoreError;
 use crate::hash::RowHash;
@@ -66,6 +67,8 @@ pub(crate) mod meta_name {
     pub const ROW_SUM: &str = "row_sum";
     /// The chain over all changes: 16 bytes.
     pub const CHAIN: &str = "chain";
+    /// The alarms that are raised, 9 bytes each; or none.
+    pub const ALARMS: &str = "alarms";
     /// Bytes of the rows of `index` and `history`: 8 bytes.
     pub const ROW_BYTES: &str = "row_bytes";
 }
@@ -282,6 +285,33 @@ pub(crate) fn decode_member(id: u64, bytes: &[u8]) -> Result<Member, StoreError>
     let replaces = Some(NodeId(reader.u64()?)).filter(|id| id.0 != 0);
     reader.end()?;
     Ok(Member { id, name, peer_urls, client_urls, disk_id, wanted, replaces })
+}
+
+/// An alarm: the member (8), then the number of its kind.
+pub(crate) const ALARM_BYTES: usize = 9;
+const ALARM_CORRUPT: u8 = 1;
+
+pub(crate) fn encode_alarm(alarm: Alarm) -> [u8; ALARM_BYTES] {
+    let mut bytes = [0; ALARM_BYTES];
+    bytes[..8].copy_from_slice(&alarm.member.0.to_be_bytes());
+    bytes[8] = match alarm.kind {
+        AlarmKind::Corrupt => ALARM_CORRUPT,
+    };
+    bytes
+}
+
+pub(crate) fn decode_alarms(bytes: &[u8]) -> Result<BTreeSet<Alarm>, StoreError> {
+    let mut reader = Reader { table: "meta", bytes };
+    let mut alarms = BTreeSet::new();
+    while !reader.bytes.is_empty() {
+        let member = NodeId(reader.u64()?);
+        let kind = match reader.array()? {
+            [ALARM_CORRUPT] => AlarmKind::Corrupt,
+            _ => return Err(reader.corrupt()),
+        };
+        alarms.insert(Alarm { member, kind });
+    }
+    Ok(alarms)
 }
 
 pub(crate) fn encode_log_id(log_id: LogId) -> [u8; 24] {

@@ -14,8 +14,8 @@
 //!
 //! Reading order: `layout` (what lies in the file), `row` and `hash` (what a row is and how it is hashed), `state` (the
 //! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `transaction` and
-//! `apply` (commands), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and
-//! `rebuild`.
+//! `apply` (commands), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
+//! divergence and decay show).
 
 mod apply;
 mod backend;
@@ -29,12 +29,14 @@ mod file;
 mod hash;
 mod head;
 mod layout;
+mod marks;
 mod meta;
 mod options;
 mod read;
 mod rebuild;
 mod roster;
 mod row;
+mod scrub;
 mod snapshot;
 pub mod snapshot_file;
 mod sources;
@@ -51,8 +53,10 @@ pub use events::EventChunk;
 pub use file::{PAGES_CONTRADICT, PanicCause, cause_of_panic};
 pub use hash::StateHash;
 pub use layout::STATE_FILE;
+pub use marks::{HASH_MARKS_MAX, HASH_STEP, HashMark};
 pub use options::{Options, Stats};
 pub use rebuild::{Progress, Rebuilt};
+pub use scrub::{Scrub, ScrubProgress, ScrubStep};
 pub use snapshot::SnapshotMeta;
 pub use state::Position;
 pub use store::Store;

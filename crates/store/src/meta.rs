@@ -39,6 +39,8 @@ pub(crate) fn write(
     meta.insert(meta_name::CHAIN, state.chain.to_be_bytes().as_slice())?;
     meta.insert(meta_name::SWEPT, layout::encode_stamp(housekeeping.swept).as_slice())?;
     meta.insert(meta_name::ROW_BYTES, housekeeping.row_bytes.to_be_bytes().as_slice())?;
+    let alarms: Vec<u8> = state.alarms.iter().flat_map(|alarm| layout::encode_alarm(*alarm)).collect();
+    meta.insert(meta_name::ALARMS, alarms.as_slice())?;
     if let Some(log_id) = state.position.log_id {
         meta.insert(meta_name::APPLIED, layout::encode_log_id(log_id).as_slice())?;
     }
@@ -77,6 +79,8 @@ pub(crate) fn read(transaction: &ReadTransaction) -> Result<(State, Housekeeping
         row_sum: RowSum(sum(meta_name::ROW_SUM)?),
         chain: sum(meta_name::CHAIN)?,
         members: Arc::new(read_members(transaction)?),
+        // Files of versions that knew no alarms have no such row.
+        alarms: Arc::new(layout::decode_alarms(&optional(meta_name::ALARMS)?.unwrap_or_default())?),
     };
     let housekeeping = Housekeeping {
         swept: layout::decode_stamp(&fixed::<{ layout::STAMP_BYTES }>(

@@ -1,6 +1,8 @@
 //! How much memory and disk a store may use, and what it tells about itself.
 
-/// The bounds of a store.
+use crate::marks::HASH_STEP;
+
+/// The bounds of a store, and how often it remembers its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Size of redb's page cache.
@@ -11,6 +13,8 @@ pub struct Options {
     pub head_bytes_max: usize,
     /// A state file is rebuilt when more than half of it is free, and at least so many bytes.
     pub rebuild_free_bytes_min: u64,
+    /// The hash is remembered at every index that is a multiple of this.
+    pub hash_step: u64,
 }
 
 impl Default for Options {
@@ -22,6 +26,7 @@ impl Default for Options {
             head_bytes_soft: 64 << 20,
             head_bytes_max: 128 << 20,
             rebuild_free_bytes_min: 64 << 20,
+            hash_step: HASH_STEP,
         }
     }
 }

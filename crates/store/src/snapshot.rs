@@ -80,8 +80,20 @@ impl Store {
     /// [`StoreError::Corrupt`] where the file is not a whole and true snapshot: nothing has changed then. Else a failure of
     /// the disk, after which the store takes no more changes.
     pub fn install_snapshot(&self, name: &str) -> Result<Position, StoreError> {
-        let mut retired = self.maintenance.lock();
         self.check_usable()?;
+        self.put_in_place(name)
+    }
+
+    /// The same for a store whose own state is damaged or wrong: whatever failed before is forgotten with it.
+    ///
+    /// # Errors
+    /// As [`Store::install_snapshot`].
+    pub fn replace_with(&self, name: &str) -> Result<Position, StoreError> {
+        self.put_in_place(name)
+    }
+
+    fn put_in_place(&self, name: &str) -> Result<Position, StoreError> {
+        let mut retired = self.maintenance.lock();
         let snapshot = OpenFile::examine(self.disk.as_ref(), name, PASSING_CACHE_BYTES)?;
         file::guarded(|| verify(&Base::new(Arc::new(snapshot))?))?;
 
@@ -95,6 +107,8 @@ impl Store {
         let (head, base) = (Arc::clone(&replaced.head), Arc::clone(&replaced.base));
         drop(replaced);
         retired.take(Some(head), Some(base));
+        self.marks.lock().clear();
+        self.failed.store(false, Ordering::Release);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(position)
     }

@@ -111,6 +111,7 @@ fn write_restored(transaction: &WriteTransaction, old: &Base) -> Result<(), Stor
         row_sum,
         chain: hash::chain_anew(old.state.chain, revision),
         members: Arc::default(),
+        alarms: Arc::default(),
     };
     // Nothing is left for compaction: there is one version of each key, and no tombstone.
     let housekeeping = Housekeeping { swept: Stamp::last_of(revision), row_bytes };

@@ -1,11 +1,11 @@
 //! The logical meta of the state: everything beside the keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfence_canary::Canary;
-use ringfence_types::{LogId, Member, NodeId, Rejection, Revision};
+use ringfence_types::{Alarm, AlarmKind, LogId, Member, NodeId, Rejection, Revision};
 
 use crate::hash::{self, RowSum, StateHash};
 use crate::row::Change;
@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub chain: u128,
     /// A handful of records, each as large as its addresses.
     pub members: Arc<BTreeMap<NodeId, Member>>,
+    /// What is wrong with the cluster: at most one of each kind a member.
+    pub alarms: Arc<BTreeSet<Alarm>>,
 }
 
 impl State {
@@ -46,6 +48,7 @@ impl State {
             row_sum: RowSum::default(),
             chain: 0,
             members: Arc::default(),
+            alarms: Arc::default(),
         }
     }
 
@@ -63,7 +66,15 @@ impl State {
         for member in self.members.values() {
             sum.add(hash::member(member));
         }
+        for alarm in self.alarms.iter() {
+            sum.add(hash::alarm(*alarm));
+        }
         StateHash(sum.0)
+    }
+
+    /// Whether nobody can say which state is right.
+    pub fn is_corrupt(&self) -> bool {
+        self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt)
     }
 
     /// The revision that a question means, if it can be answered.

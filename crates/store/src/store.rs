@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use ringfence_disk::Disk;
-use ringfence_types::Outcome;
+use ringfence_types::{Index, Outcome};
 
 use crate::apply::{self, Entry};
 use crate::base::Base;
 use crate::error::StoreError;
 use crate::file;
 use crate::head::Head;
+use crate::marks::{HashMark, HashMarks};
 use crate::options::{Options, Stats};
 use crate::sources::Sources;
 use crate::state::{Position, State};
@@ -49,6 +50,8 @@ pub struct Store {
     /// The bytes of the file that its rows did not explain when it was last looked at page by page.
     pub(crate) surveyed: AtomicU64,
     pub(crate) failed: AtomicBool,
+    /// Locked for the moment of a look or an addition.
+    pub(crate) marks: Mutex<HashMarks>,
     pub(crate) counters: Counters,
 }
 
@@ -89,6 +92,7 @@ impl Store {
             rebuilding: AtomicBool::new(false),
             surveyed: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            marks: Mutex::default(),
             counters: Counters::default(),
         })
     }
@@ -115,8 +119,21 @@ impl Store {
     /// If the entries are not exactly the next ones of the log, or if two threads apply at once.
     pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
         self.apply_with(|sources, state| {
-            entries.iter().map(|entry| apply::entry(sources, state, entry)).collect()
+            let mut outcomes = Vec::with_capacity(entries.len());
+            for entry in entries {
+                outcomes.push(apply::entry(sources, state, entry)?);
+                if let Some(mark) = HashMark::of(state, self.options.hash_step) {
+                    self.marks.lock().push(mark);
+                }
+            }
+            Ok(outcomes)
         })
+    }
+
+    /// The marks after `index` that are remembered: hashes that members may compare with each other.
+    #[must_use]
+    pub fn hash_marks(&self, after: Index) -> Vec<HashMark> {
+        self.marks.lock().after(after)
     }
 
     /// Runs one batch on a copy of the state's meta, and publishes what it has become.

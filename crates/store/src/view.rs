@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfence_types::{
-    KeyRange, KeyValue, LogId, Member, NodeId, RangeQuery, RangeReply, Revision, Txn, TxnReply,
+    Alarm, KeyRange, KeyValue, LogId, Member, NodeId, RangeQuery, RangeReply, Revision, Txn, TxnReply,
 };
 
 use crate::base::Base;
@@ -183,6 +183,12 @@ impl View {
     #[must_use]
     pub fn members(&self) -> Arc<BTreeMap<NodeId, Member>> {
         self.state.members.clone()
+    }
+
+    /// The alarms that are raised, by the members that they are about.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.state.alarms.iter().copied().collect()
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {

@@ -5,9 +5,9 @@ mod support;
 use ringfence_disk::SimDisk;
 use ringfence_store::{Entry, Payload, Position, Store};
 use ringfence_types::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, EventKind, KeyRange, KeyValue,
-    LeaseId, Operation, Put, PutLease, PutReply, PutValue, RangeQuery, Rejection, Reply, Revision, SortOrder,
-    SortTarget, Txn,
+    Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, EventKind,
+    KeyRange, KeyValue, LeaseId, NodeId, Operation, Put, PutLease, PutReply, PutValue, RangeQuery, Rejection,
+    Reply, Revision, SortOrder, SortTarget, Txn,
 };
 use support::{apply, bytes, log_id, open};
 
@@ -237,6 +237,38 @@ fn what_a_deletion_replaced_goes_with_its_compaction_and_the_deletion_with_the_n
     apply(&store, &put("b", "2")).expect("applied");
     assert_eq!(compacted(5), 3, "the deletion, and the first version of the other key");
     assert!(!store.is_checkpoint_due(), "nothing is left to compact");
+}
+
+#[test]
+fn while_the_members_are_known_to_differ_nothing_is_written() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk).expect("an empty disk");
+    apply(&store, &put("a", "1")).expect("applied");
+    let alarm = |member| Alarm { member: NodeId(member), kind: AlarmKind::Corrupt };
+    let change = |member, raised| Command::ChangeAlarm { alarm: alarm(member), raised };
+    let before = store.view().hash();
+    for (member, raised, alarms) in
+        [(3, true, vec![alarm(3)]), (2, true, vec![alarm(2), alarm(3)]), (2, true, vec![alarm(2), alarm(3)])]
+    {
+        let told = apply(&store, &change(member, raised)).expect("alarms are changed in any state");
+        assert_eq!(told, Applied { revision: Revision(2), reply: Reply::Alarms(alarms) });
+    }
+    assert_ne!(store.view().hash(), before, "what members know must be the same on all of them");
+    store.checkpoint().expect("the disk works");
+    drop(store);
+    let store = open(&disk).expect("what was written");
+    assert_eq!(store.view().alarms(), [alarm(2), alarm(3)]);
+    let delete = Command::DeleteRange(DeleteRange { range: KeyRange::all(), prev_kv: false });
+    let compact = Command::Compact { revision: Revision(2) };
+    for command in [put("a", "2"), delete, Command::Txn(Txn::default()), compact] {
+        assert_eq!(apply(&store, &command), Err(Rejection::CorruptCluster), "{command:?}");
+    }
+    for (member, alarms) in [(2, vec![alarm(3)]), (7, vec![alarm(3)]), (3, vec![])] {
+        let told = apply(&store, &change(member, false)).expect("alarms are changed in any state");
+        assert_eq!(told.reply, Reply::Alarms(alarms));
+    }
+    assert_eq!(store.view().hash(), before);
+    apply(&store, &put("a", "2")).expect("somebody has decided");
 }
 
 #[test]

@@ -35,6 +35,13 @@ pub enum Command {
     },
     /// Change who shall belong to the cluster.
     ChangeMember(MemberChange),
+    /// Raise an alarm, or clear it.
+    ChangeAlarm {
+        /// Which one.
+        alarm: Alarm,
+        /// Whether it is raised from now on.
+        raised: bool,
+    },
 }
 
 /// Store a value under a key.
@@ -139,6 +146,22 @@ pub enum CompareTarget {
     Value(Bytes),
     /// The lease.
     Lease(LeaseId),
+}
+
+/// Something that is wrong with the cluster, for everybody to see until somebody clears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// The member that it is about.
+    pub member: NodeId,
+    /// What is wrong.
+    pub kind: AlarmKind,
+}
+
+/// What an alarm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// The members have different states, and no majority agrees on one: writes are refused.
+    Corrupt,
 }
 
 impl Txn {

@@ -14,7 +14,8 @@ pub mod position;
 pub mod query;
 
 pub use command::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Operation, Put, PutLease, PutValue, Txn,
+    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Operation, Put,
+    PutLease, PutValue, Txn,
 };
 pub use key::{KeyRange, KeyValue, LeaseId, RangeEnd, Revision};
 pub use member::{Member, MemberChange, Wanted};

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::command::Alarm;
 use crate::key::{KeyValue, Revision};
 use crate::member::Member;
 use crate::position::NodeId;
@@ -34,6 +35,8 @@ pub enum Reply {
     Txn(TxnReply),
     /// The compaction is in force; its physical part follows on each member by itself.
     Compact,
+    /// The alarms that are raised now.
+    Alarms(Vec<Alarm>),
     /// The member is written down.
     PublishMember,
     /// The member as it is wanted now.
@@ -118,6 +121,9 @@ pub enum Rejection {
     /// The cluster has as many members as it can.
     #[error("the cluster has {0} members already, as many as it can")]
     TooManyMembers(usize),
+    /// The alarm CORRUPT is raised: the members have different states.
+    #[error("the members have different states, and nobody can say which is right: writes are refused")]
+    CorruptCluster,
     /// The command is of a kind that this build does not know. Cannot happen while the cluster version gates new kinds.
     #[error("unknown command: {0}")]
     UnknownCommand(String),

@@ -1,5 +1,6 @@
-//! Rot: bits of a stopped node's files flip. A node that finds its log or its state corrupt must say so and not start;
-//! then its files are put back as they were, since the way back without them (to join anew) is yet to come.
+//! Rot: bits of a stopped node's files flip. A node that finds its log corrupt must say so and not start; then its log is put
+//! back as it was, since the way back without it (to join anew) is yet to come. One that finds its state corrupt must say so,
+//! and have another one from its peers.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -19,8 +20,10 @@ use crate::world::{Capability, World};
 const NEEDS: &[Capability] = &[];
 /// How long a node may take to end or to serve. A busy machine is slow.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// How long a node may serve with a rotten state file.
-const SERVING_MAX: Duration = Duration::from_secs(2);
+/// How long a node may go on with a rotten state file until it has found out: scrubs come every few seconds here.
+const FINDING_MAX: Duration = Duration::from_secs(20);
+/// How long its state may take to be rebuilt.
+const REBUILDING_MAX: Duration = Duration::from_secs(40);
 /// The exit codes with which a node names what is corrupt.
 const LOG_CORRUPT: i32 = 14;
 const STATE_CORRUPT: i32 = 15;
@@ -133,41 +136,84 @@ fn rot_logs(strike: &mut Strike<'_>, nodes: &[usize]) -> Result<Vec<Rotten>> {
     Ok(rotten)
 }
 
+/// What became of a node with a rotten state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It left its service, and came back with another state.
+    Rebuilt,
+    /// It left its service, and did not come back.
+    Quarantined,
+    /// It ended, with this exit code.
+    Ended(Option<i32>),
+    /// It served as if nothing were wrong.
+    Unnoticed,
+}
+
 fn state(strike: &mut Strike<'_>) -> Result<Effect> {
     let world = strike.world;
     let node = any(strike);
-    let patients = stop(world, &[node]);
-    let rotten = rot_state(strike, node, PAGE_SHARE)?;
-    let mut detail = rotten.detail.clone();
-    let mut serve = || -> Result<Answer> {
-        let answer = serve_rotten(strike, node);
-        if answer != Answer::Serves {
-            return Ok(answer);
+    let mut details = Vec::new();
+    let mut fate = Fate::Unnoticed;
+    // What was hit may be read by nobody. The second time nothing is left that it could read.
+    for share in [PAGE_SHARE, 1] {
+        let patients = stop(world, &[node]);
+        let rotten = rot_state(strike, node, share)?;
+        details.push(rotten.detail.clone());
+        let rebuilt_before = rebuilt(world);
+        start(world, node);
+        fate = await_fate(world, node, rebuilt_before);
+        if let Fate::Ended(_) = fate {
+            // What redb makes of its pages may end the process. Its log stays as it is by now, and the state as it was is
+            // caught up from it.
+            rotten.put_back(world)?;
         }
-        // It has read nothing of what was hit. Now nothing is left that it could read.
-        let rest = rot_state(strike, node, 1)?;
-        detail = format!("{detail}, unnoticed; then {}", rest.detail);
-        Ok(serve_rotten(strike, node))
-    };
-    let answer = serve();
+        drop(patients);
+        if fate != Fate::Unnoticed {
+            break;
+        }
+    }
     strike.hold();
-    let healing = world.clock().now();
-    // Its log stays as it is by now, and the state as it was is caught up from it.
-    rotten.put_back(world)?;
-    drop(patients);
-    let answer = answer?;
-    let violation = match answer {
-        Answer::Ended(Some(STATE_CORRUPT)) | Answer::Serves => None,
-        other => Some(format!("n{node} did not say that its state is corrupt: {other:?}")),
+    let violation = match fate {
+        Fate::Rebuilt | Fate::Ended(Some(STATE_CORRUPT)) => None,
+        other => Some(format!("n{node} did not get another state for its rotten one: {other:?}")),
     };
     Ok(Effect {
         nodes: vec![node],
-        detail,
-        healing,
-        evidence: format!("with that, n{node}: {answer:?}"),
-        effective: answer != Answer::Serves,
+        detail: details.join(", unnoticed; then "),
+        healing: world.clock().now(),
+        evidence: format!("with that, n{node}: {fate:?}"),
+        effective: fate != Fate::Unnoticed,
         violation,
     })
+}
+
+/// Follows a node with a rotten state until it is clear what becomes of it.
+fn await_fate(world: &World, node: usize, rebuilt_before: f64) -> Fate {
+    let begun = Instant::now();
+    let mut found = false;
+    loop {
+        if !world.is_running(node) {
+            return Fate::Ended(last_exit(world, node));
+        }
+        let is_quarantined = metric(world, node, "ringfence_state_quarantine").map(|value| value > 0.0);
+        found = found || is_quarantined == Some(true) || rebuilt(world) > rebuilt_before;
+        match (found, is_quarantined) {
+            (true, Some(false)) => return Fate::Rebuilt,
+            (true, _) if begun.elapsed() > FINDING_MAX + REBUILDING_MAX => return Fate::Quarantined,
+            (false, _) if begun.elapsed() > FINDING_MAX => return Fate::Unnoticed,
+            _ => std::thread::sleep(LOOK_INTERVAL),
+        }
+    }
+}
+
+/// States that the nodes say they have rebuilt for others.
+fn rebuilt(world: &World) -> f64 {
+    (1..=world.nodes()).filter_map(|node| metric(world, node, "ringfence_states_replaced_total")).sum()
+}
+
+fn metric(world: &World, node: usize, name: &str) -> Option<f64> {
+    let (_, page) = world.http(node, "/metrics").ok()?;
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// Flips bits in one of so many pages of a stopped node's state file.
@@ -175,26 +221,6 @@ fn rot_state(strike: &mut Strike<'_>, node: usize, share: u32) -> Result<Rotten>
     let seed = strike.rng.random();
     let rot = |directory: &Path| flip_pages(node, &directory.join("state/state.redb"), share, seed);
     strike.world.in_data_dir(node, rot)?
-}
-
-/// Lets a node with a rotten state run until it finds out, but not so long that its log forgets anything that the old state
-/// file lacks. It does not run afterwards.
-fn serve_rotten(strike: &Strike<'_>, node: usize) -> Answer {
-    let world = strike.world;
-    let mut answer = start_all(world, &[node])[0];
-    let begun = Instant::now();
-    // One that falls silent may be about to end: what ails it shows in its exit code alone.
-    let is_open = |answer: Answer| match answer {
-        Answer::Serves => begun.elapsed() < SERVING_MAX,
-        Answer::Silent => begun.elapsed() < ANSWER_MAX,
-        Answer::Ended(_) => false,
-    };
-    while is_open(answer) {
-        std::thread::sleep(LOOK_INTERVAL);
-        answer = answer_of(world, node);
-    }
-    world.kill(node);
-    answer
 }
 
 /// Stops nodes whose files are going to rot. They run again when the result is dropped, and may end by themselves until then.

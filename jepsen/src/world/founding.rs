@@ -158,6 +158,8 @@ impl Founding<'_> {
             format!("{FOUNDERS_FLAG}{}", founders.join(",")),
             format!("--peer-secret-file={}", self.secret),
             "--log-segment-size=16MiB".to_owned(),
+            // Rot shows soon.
+            "--scrub-interval=4s".to_owned(),
         ];
         arguments.extend(self.plan.flags.iter().cloned());
         arguments

@@ -100,6 +100,7 @@ fn config(number: usize, shape: Shape) -> Config {
         rebuild_free_bytes_min: 64 << 10,
         snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
         disk_stall_limit: Config::DISK_STALL_LIMIT,
+        integrity: Default::default(),
         version: "simulated".to_owned(),
     }
 }

@@ -28,7 +28,12 @@ pub(crate) async fn run(node: Node) {
     let mut looks = Looks::new();
     loop {
         rt::sleep(node.0.config.timing.heartbeat * 2).await;
-        let members = node.view().members();
+        let Ok(view) = node.believed_view() else {
+            // Another member will lead soon.
+            looks.clear();
+            continue;
+        };
+        let members = view.members();
         let metrics = node.0.raft.metrics().borrow_watched().clone();
         if has_left(&metrics, &members, node.node_id()) {
             return node.0.failures.report(Failure::Identity(format!(

@@ -32,6 +32,7 @@ pub(crate) use mux::CallError;
 pub(crate) use peer_book::PeerBook;
 pub(crate) use raft_network::PeerNetworkFactory;
 pub(crate) use serve::{Door, serve_peers};
+pub(crate) use snapshot::send_rebuild;
 pub use tcp::TcpNetwork;
 pub(crate) use transfers::Transfers;
 

@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, mpsc};
 use super::handshake::{HandshakeError, Local, Session, disowned};
 use super::{Connection, Network, join, pipeline, serve_append, serve_forward, serve_snapshot};
 use crate::authority::Authority;
+use crate::divergence;
 use crate::membership::request::{self, Judge};
 use crate::propose::Proposer;
 use crate::raft::codec;
+use crate::raft::log_store::LogStore;
 use crate::raft::state_machine::Shelf;
 use crate::raft::types::{Raft, RaftVote, TypeConfig};
 use crate::read::Reads;
@@ -25,6 +27,7 @@ const CONTROL_AT_ONCE: usize = 64;
 pub(crate) struct Door {
     pub(crate) local: Arc<Local>,
     pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) proposer: Proposer,
@@ -127,6 +130,11 @@ async fn answer(door: &Door, body: Option<Body>) -> reply::Body {
         Some(Body::PreVote(request)) => vote(door, &request, true).await,
         Some(Body::Transfer(request)) => transfer(door, &request).await,
         Some(Body::ReadIndex(request)) => Ok(read_index(door, &request).await),
+        Some(Body::Hashes(request)) => Ok(reply::Body::Hashes(divergence::told(door, &request))),
+        Some(Body::Quarantine(request)) => {
+            let refusal = divergence::enter_quarantine(door, &request).err().unwrap_or_default();
+            Ok(reply::Body::Quarantine(wire::QuarantineReply { refusal }))
+        }
         Some(Body::ChangeMember(command)) => Ok(request::answer(&door.judge, &command).await),
         Some(Body::Command(_)) => Err("a write on the control channel".to_owned()),
         None => Err("an empty question".to_owned()),
@@ -184,6 +192,7 @@ async fn vote(door: &Door, request: &wire::VoteRequest, is_pre_vote: bool) -> Re
 
 async fn transfer(door: &Door, request: &wire::TransferRequest) -> Result<reply::Body, String> {
     door.local.quarantine.check_vote()?;
+    door.shelf.quarantine.check()?;
     let rpc = TransferLeaderRequest::<TypeConfig>::new(
         codec::required_vote(request.from_leader.as_ref()).map_err(|error| error.to_string())?,
         request.to_node,

@@ -130,6 +130,13 @@ async fn install(door: &Door, incoming: Incoming, vote: RaftVote) -> io::Result<
         last_membership: codec::stored_membership_from_wire(begin.membership.unwrap_or_default())?,
     };
     let received = SnapshotFile { id: begin.file_id, name, bytes: begin.bytes, file, meta: meta.clone() };
+    if begin.rebuild {
+        let (shelf, log) = (door.shelf.clone(), door.log.clone());
+        // A task of its own: half a rebuilding must not be left behind by a connection that breaks.
+        let rebuilding = rt::spawn(async move { shelf.rebuild(&received, &log).await });
+        rebuilding.await.map_err(|error| io::Error::other(error.to_string()))??;
+        return Ok(snapshot_reply::Body::Installed(codec::vote_to_wire(&vote)));
+    }
     let snapshot = SnapshotHandle { file: Some(Arc::new(received)) };
     let response = door
         .raft
@@ -149,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::failures::Failures;
+    use crate::raft::quarantine::StateQuarantine;
     use crate::raft::state_machine::Shelf;
 
     const CHUNK: usize = 700;
@@ -181,7 +189,9 @@ mod tests {
             }
             disk.crash();
             let store = Arc::new(Store::open(state(), Default::default()).expect("a fresh state file"));
-            let _shelf = Shelf::new(store, state(), Arc::default(), Failures::new()).expect("no fault");
+            let quarantine = StateQuarantine::open(state()).expect("no fault");
+            let _shelf =
+                Shelf::new(store, state(), Arc::default(), Failures::new(), quarantine).expect("no fault");
             // Another file's remains would be in the way, too: a new leader sends one of its own.
             drop(receive(state().as_ref(), 2, &bytes[..CHUNK]).await.expect("no fault"));
             let arrived = receive(state().as_ref(), 1, &bytes).await.expect("no fault");

@@ -1,5 +1,6 @@
 //! The sending side of the snapshot channel: a file in chunks with offsets and checksums, at a set rate, resumed where it
-//! broke.
+//! broke. It goes to members whose entries are no longer in the log, as openraft asks, and to members whose state is not to
+//! be believed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,21 +39,49 @@ pub(super) async fn send(
         shelf.make_file().await.map_err(|error| failed(&error.to_string()))?;
         return Err(failed("the snapshot's file had to be made first"));
     };
-    let _pinned = shelf.pin(&file);
+    let sent = transfer(links, shelf, target, address, vote, &file, false).await;
+    sent.map(|vote| SnapshotResponse { vote })
+}
+
+/// Makes a snapshot and sends it to a member in state quarantine, which puts it in the place of its state.
+pub(crate) async fn send_rebuild(
+    links: &Links,
+    shelf: &Arc<Shelf>,
+    target: NodeId,
+    address: &str,
+    vote: RaftVote,
+) -> Result<(), String> {
+    let file = shelf.make_file().await.map_err(|error| error.to_string())?;
+    let sent = transfer(links, shelf, target, address, vote, &file, true).await;
+    sent.map(drop).map_err(|error| error.to_string())
+}
+
+/// Sends a file. Returns the receiver's vote.
+async fn transfer(
+    links: &Links,
+    shelf: &Arc<Shelf>,
+    target: NodeId,
+    address: &str,
+    vote: RaftVote,
+    file: &Arc<SnapshotFile>,
+    rebuild: bool,
+) -> Result<RaftVote, Failed> {
+    let _pinned = shelf.pin(file);
     let opening = super::mux::open(links.network.as_ref(), &links.local, Channel::Snapshot, target, address);
     let mut session = opening.await.map_err(|error| unreachable(&error.to_string()))?;
     // Only now: whoever cannot be reached keeps nobody waiting.
     let turn = links.transfers.turn(target, file.bytes).await;
     let begin = wire::SnapshotBegin {
         vote: Some(codec::vote_to_wire(&vote)),
-        last_log_id: snapshot.meta.last_log_id.as_ref().map(codec::log_id_to_wire),
-        membership: Some(codec::stored_membership_to_wire(&snapshot.meta.last_membership)),
+        last_log_id: file.meta.last_log_id.as_ref().map(codec::log_id_to_wire),
+        membership: Some(codec::stored_membership_to_wire(&file.meta.last_membership)),
         file_id: file.id,
         bytes: file.bytes,
+        rebuild,
     };
     let offset = expect_offset(ask(&mut session, snapshot_request::Body::Begin(begin)).await?)?;
     tracing::info!("sending a snapshot of {} bytes to node {target}, from byte {offset} on", file.bytes);
-    send_chunks(&mut session, &turn, &file, offset).await?;
+    send_chunks(&mut session, &turn, file, offset).await?;
     let end = wire::SnapshotEnd { vote: Some(codec::vote_to_wire(&vote)) };
     let ended = install(&mut session, snapshot_request::Body::End(end)).await;
     // The member may have installed it although its answer is lost.
@@ -60,11 +89,11 @@ pub(super) async fn send(
     match ended? {
         snapshot_reply::Body::Installed(vote) => {
             tracing::info!("node {target} has installed the snapshot");
-            Ok(SnapshotResponse { vote: codec::vote_from_wire(&vote) })
+            Ok(codec::vote_from_wire(&vote))
         }
         refusal @ snapshot_reply::Body::Error(_) => {
             // It has all chunks as they were read here, so what it finds wrong is wrong with the file.
-            shelf.discard(&file);
+            shelf.discard(file);
             Err(unexpected(&refusal))
         }
         other => Err(unexpected(&other)),

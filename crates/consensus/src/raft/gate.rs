@@ -56,6 +56,11 @@ impl Gate {
         *self.positions.lock()
     }
 
+    /// The last entry handed to the state machine.
+    pub(crate) fn applied(&self) -> Option<RaftLogId> {
+        self.positions.lock().applied
+    }
+
     /// A gate that lets everything through.
     #[cfg(test)]
     pub(crate) fn without_rules() -> Gate {

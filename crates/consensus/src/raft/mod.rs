@@ -4,6 +4,8 @@
 pub(crate) mod codec;
 pub(crate) mod gate;
 pub(crate) mod log_store;
+pub(crate) mod quarantine;
+mod rebuild;
 pub(crate) mod state_machine;
 pub(crate) mod types;
 

@@ -14,11 +14,12 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use ringfence_disk::{Disk, File, Open};
 use ringfence_store::{Entry, Payload, Position, Progress, Rebuilt, Store, StoreError};
-use ringfence_types::Index;
+use ringfence_types::{Index, Outcome};
 use tokio::sync::Notify;
 
 use super::codec;
 use super::gate::Gate;
+use super::quarantine::{StateQuarantine, keep_membership};
 use super::types::{
     Answer, RaftEntry, RaftLogId, RaftStoredMembership, TypeConfig, log_id_from_raft, log_id_to_raft,
 };
@@ -62,8 +63,14 @@ impl SnapshotFile {
 pub(crate) struct Shelf {
     pub(crate) store: Arc<Store>,
     disk: Arc<dyn Disk>,
-    gate: Arc<Gate>,
-    failures: Failures,
+    pub(super) gate: Arc<Gate>,
+    pub(super) failures: Failures,
+    /// Whether the state is not to be believed.
+    pub(crate) quarantine: StateQuarantine,
+    /// Held while the state is replaced by another member's.
+    pub(super) rebuilding: tokio::sync::Mutex<()>,
+    /// Held while a batch is applied, or passed over.
+    pub(super) applying: tokio::sync::Mutex<()>,
     /// The newest index applied and shown, plus one; 0 for none.
     applied: watch::Sender<u64>,
     /// Wakes whoever makes checkpoints.
@@ -92,16 +99,21 @@ impl Shelf {
         disk: Arc<dyn Disk>,
         gate: Arc<Gate>,
         failures: Failures,
+        quarantine: StateQuarantine,
     ) -> io::Result<Shelf> {
         for name in disk.list()?.into_iter().filter(|name| name.contains(".snapshot")) {
             disk.remove(&name)?;
         }
+        keep_membership(disk.as_ref(), &store.checkpointed())?;
         let applied = store.applied().log_id.map_or(0, |log_id| log_id.index.0 + 1);
         Ok(Shelf {
             store,
             disk,
             gate,
             failures,
+            quarantine,
+            rebuilding: tokio::sync::Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
             applied: watch::Sender::new(applied),
             checkpoint_wanted: Notify::new(),
             room: Notify::new(),
@@ -128,7 +140,7 @@ impl Shelf {
         waiting.await.map(drop).expect("the shelf keeps the channel open");
     }
 
-    fn show_applied(&self, log_id: Option<RaftLogId>) {
+    pub(super) fn show_applied(&self, log_id: Option<RaftLogId>) {
         self.applied.send_replace(log_id.map_or(0, |log_id| log_id.index() + 1));
     }
 
@@ -138,21 +150,22 @@ impl Shelf {
         (id, format!("{kind}-{id:016x}.snapshot"))
     }
 
-    /// Writes a snapshot of the newest state to a file of this name. A state that does not match its running hash ends the
-    /// node: it would go on to answer with what nobody wrote.
+    /// Writes a snapshot of the newest state to a file of this name. A state that does not match its running hash is not
+    /// believed any longer: it would go on to answer with what nobody wrote.
     pub(crate) fn write_verified(&self, name: &str) -> Result<ringfence_store::SnapshotMeta, Failure> {
+        self.quarantine.check().map_err(Failure::StateCorrupt)?;
         self.store.write_snapshot(name).map_err(|error| {
-            let failure = failure_of(&error);
-            if matches!(failure, Failure::StateCorrupt(_)) {
-                self.failures.report(failure.clone());
+            if matches!(error, StoreError::Corrupt(_)) {
+                self.state_failed(&error);
             }
-            failure
+            failure_of(&error)
         })
     }
 
-    /// Writes the state file anew. As with a snapshot, a state that does not match its running hash ends the node; a disk
-    /// that has no room for a second file does not.
+    /// Writes the state file anew. As with a snapshot, a state that does not match its running hash is not believed any
+    /// longer; a disk that has no room for a second file is another matter.
     pub(crate) fn rebuild_verified(&self) -> Result<Option<Rebuilt>, Failure> {
+        self.quarantine.check().map_err(Failure::StateCorrupt)?;
         let mut tell = |progress: Progress| {
             tracing::debug!(
                 rows = progress.row_bytes,
@@ -161,11 +174,10 @@ impl Shelf {
             );
         };
         self.store.rebuild(&mut tell).map_err(|error| {
-            let failure = failure_of(&error);
-            if self.store.has_failed() || matches!(failure, Failure::StateCorrupt(_)) {
-                self.failures.report(failure.clone());
+            if self.store.has_failed() || matches!(error, StoreError::Corrupt(_)) {
+                self.state_failed(&error);
             }
-            failure
+            failure_of(&error)
         })
     }
 
@@ -184,14 +196,14 @@ impl Shelf {
         rt::blocking(writing).await.map_err(|error| Failure::Disk(error.to_string()))?
     }
 
-    /// Makes the file that a member needs, unless there is a fresh one.
-    pub(crate) async fn make_file(self: &Arc<Self>) -> Result<(), Failure> {
+    /// Makes the file that a member needs.
+    pub(crate) async fn make_file(self: &Arc<Self>) -> Result<Arc<SnapshotFile>, Failure> {
         // What a checkpoint made meanwhile lets go of, the member would need behind this file.
         self.gate.note_transfer(self.store.checkpointed().log_id.map(|log_id| log_id.index));
-        let written = self.write_file("outgoing").await;
+        let written = self.write_file("outgoing").await.map(Arc::new);
         let mut outgoing = self.outgoing.lock();
-        let previous = match written {
-            Ok(file) => outgoing.replace(Outgoing { file: Arc::new(file), used_at: rt::now() }),
+        let (file, previous) = match written {
+            Ok(file) => (file.clone(), outgoing.replace(Outgoing { file, used_at: rt::now() })),
             Err(failure) => {
                 self.gate.note_transfer(outgoing.as_ref().and_then(|outgoing| outgoing.file.index()));
                 return Err(failure);
@@ -203,7 +215,7 @@ impl Shelf {
         if let Some(previous) = previous {
             self.remove(&previous.file);
         }
-        Ok(())
+        Ok(file)
     }
 
     /// Keeps a file on the shelf while it is sent.
@@ -265,11 +277,60 @@ impl Shelf {
     }
 
     fn checkpoint_snapshot(&self) -> io::Result<Option<Snapshot>> {
-        let position = self.store.checkpointed();
+        let position = self.at_least_lost(self.store.checkpointed());
         if position.log_id.is_none() {
             return Ok(None);
         }
         Ok(Some(Snapshot { meta: snapshot_meta(&position)?, snapshot: SnapshotHandle { file: None } }))
+    }
+
+    /// The last entry that the state holds, and the last one that its file holds.
+    pub(crate) fn positions(&self) -> (Option<RaftLogId>, Option<RaftLogId>) {
+        let checkpointed = self.at_least_lost(self.store.checkpointed());
+        (self.position().log_id.map(log_id_to_raft), checkpointed.log_id.map(log_id_to_raft))
+    }
+
+    /// How far the state is, as openraft has to see it: of a state that was lost, what it held.
+    fn position(&self) -> Position {
+        self.at_least_lost(self.store.applied())
+    }
+
+    fn at_least_lost(&self, position: Position) -> Position {
+        match self.quarantine.now().and_then(|known| known.lost) {
+            Some(lost) if lost.log_id > position.log_id => lost,
+            _ => position,
+        }
+    }
+
+    /// The state could not be read, written or believed. Where others have it too, that is the end of the state and not of
+    /// the node: whether it is in state quarantine now. Else the node has failed.
+    pub(crate) fn state_failed(&self, error: &StoreError) -> bool {
+        if self.quarantine.is_on() {
+            return true;
+        }
+        let StoreError::Corrupt(reason) = error else {
+            self.failures.report(failure_of(error));
+            return false;
+        };
+        if !self.is_shared() {
+            self.failures.report(failure_of(error));
+            return false;
+        }
+        self.report_disk(self.quarantine.enter(&format!("the state file is damaged: {reason}"), None));
+        true
+    }
+
+    /// A disk that refuses what must be written down ends the node.
+    pub(crate) fn report_disk(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.failures.report(Failure::Disk(error.to_string()));
+        }
+    }
+
+    /// Whether another voter has the same state.
+    fn is_shared(&self) -> bool {
+        let membership = stored_membership(&self.store.applied());
+        membership.is_ok_and(|stored| stored.membership().voter_ids().count() > 1)
     }
 
     fn store_error(&self, error: &StoreError) -> io::Error {
@@ -321,7 +382,7 @@ pub(crate) fn stored_membership(position: &Position) -> io::Result<RaftStoredMem
     Ok(RaftStoredMembership::new(log_id.map(log_id_to_raft), membership))
 }
 
-fn snapshot_meta(position: &Position) -> io::Result<SnapshotMeta> {
+pub(super) fn snapshot_meta(position: &Position) -> io::Result<SnapshotMeta> {
     Ok(SnapshotMeta {
         last_log_id: position.log_id.map(log_id_to_raft),
         last_membership: stored_membership(position)?,
@@ -345,7 +406,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = CheckpointHandles;
 
     async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, RaftStoredMembership)> {
-        let position = self.0.store.applied();
+        let position = self.0.position();
         Ok((position.log_id.map(log_id_to_raft), stored_membership(&position)?))
     }
 
@@ -356,26 +417,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let shelf = &self.0;
         let mut batches = entries.ready_chunks(APPLY_BATCH_MAX);
         while let Some(batch) = batches.next().await {
+            let _applying = shelf.applying.lock().await;
             let mut items = Vec::with_capacity(batch.len());
             let mut responders = Vec::with_capacity(batch.len());
-            let mut last = None;
+            let mut changes_members = false;
             for item in batch {
                 let (entry, responder) = item?;
                 shelf.gate.apply(&entry.log_id)?;
-                last = Some(entry.log_id);
                 responders.push(responder);
+                changes_members |= matches!(entry.payload, EntryPayload::Membership(_));
                 items.push(entry_from_raft(entry));
             }
-            shelf.wait_for_room().await;
-            let outcomes = shelf.store.apply(&items).map_err(|error| shelf.store_error(&error))?;
-            shelf.show_applied(last);
-            for (responder, outcome) in responders.into_iter().zip(outcomes) {
+            let outcomes = shelf.apply(&items).await?;
+            let mut outcomes = outcomes.into_iter().flatten();
+            for responder in responders {
+                let outcome = outcomes.next();
                 if let Some(responder) = responder {
                     responder.send(Answer(outcome));
                 }
             }
-            if shelf.store.is_checkpoint_due() {
-                shelf.checkpoint_wanted.notify_one();
+            if changes_members {
+                keep_membership(shelf.disk.as_ref(), &shelf.store.applied())?;
             }
         }
         Ok(())
@@ -394,11 +456,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         shelf.gate.install(meta.last_log_id)?;
         let expected = meta.clone();
         let installing = move || -> io::Result<Option<RaftLogId>> {
-            let position =
-                shelf.store.install_snapshot(&file.name).map_err(|error| shelf.store_error(&error))?;
+            let is_rebuilt = shelf.quarantine.is_on();
+            let installed = match is_rebuilt {
+                true => shelf.store.replace_with(&file.name),
+                false => shelf.store.install_snapshot(&file.name),
+            };
+            let position = installed.map_err(|error| shelf.store_error(&error))?;
             let found = snapshot_meta(&position)?;
             if found != expected {
                 return Err(io::Error::other(format!("the snapshot is {found}, not {expected} as was said")));
+            }
+            keep_membership(shelf.disk.as_ref(), &position)?;
+            if is_rebuilt {
+                shelf.quarantine.leave()?;
             }
             Ok(found.last_log_id)
         };
@@ -414,7 +484,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 impl StateMachine {
     fn check_own_checkpoint(&self, meta: &SnapshotMeta) -> io::Result<()> {
-        let applied = self.0.store.applied().log_id.map(log_id_to_raft);
+        let applied = self.0.position().log_id.map(log_id_to_raft);
         if applied < meta.last_log_id {
             return Err(io::Error::other("a checkpoint's handle without a file, from another node"));
         }
@@ -423,9 +493,28 @@ impl StateMachine {
 }
 
 impl Shelf {
+    /// Applies entries and shows what they made. No outcomes where the state is not to be believed.
+    async fn apply(&self, entries: &[Entry]) -> io::Result<Option<Vec<Outcome>>> {
+        self.wait_for_room().await;
+        if self.quarantine.is_on() {
+            return Ok(None);
+        }
+        match self.store.apply(entries) {
+            Ok(outcomes) => {
+                self.show_applied(entries.last().map(|entry| log_id_to_raft(entry.log_id)));
+                if self.store.is_checkpoint_due() {
+                    self.checkpoint_wanted.notify_one();
+                }
+                Ok(Some(outcomes))
+            }
+            Err(error) if self.state_failed(&error) => Ok(None),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+
     /// A full head takes nothing more until a checkpoint has freed it.
     async fn wait_for_room(&self) {
-        while self.store.is_full() {
+        while self.store.is_full() && !self.quarantine.is_on() {
             let freed = self.room.notified();
             self.checkpoint_wanted.notify_one();
             if !self.store.is_full() {
@@ -447,7 +536,9 @@ mod tests {
         let disk = SimDisk::new(3);
         let directory = |name: &str| disk.subdirectory(name).expect("a fresh disk");
         let store = Store::open(directory("state"), Default::default()).expect("a fresh state file");
-        let shelf = Shelf::new(Arc::new(store), directory("state"), Arc::default(), Failures::new());
+        let quarantine = StateQuarantine::open(directory("state")).expect("a fresh disk");
+        let shelf =
+            Shelf::new(Arc::new(store), directory("state"), Arc::default(), Failures::new(), quarantine);
         let shelf = Arc::new(shelf.expect("a fresh disk"));
         let offered = || shelf.outgoing.lock().as_ref().map(|outgoing| outgoing.file.clone());
         shelf.make_file().await.expect("the disk works");

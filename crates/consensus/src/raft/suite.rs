@@ -14,6 +14,7 @@ use ringfence_wal::Log;
 
 use super::gate::Gate;
 use super::log_store::LogStore;
+use super::quarantine::StateQuarantine;
 use super::state_machine::{Shelf, SnapshotFile, SnapshotHandle, StateMachine};
 use super::types::{RaftEntry, RaftLogId, RaftStoredMembership, TypeConfig};
 use crate::failures::Failures;
@@ -32,7 +33,9 @@ impl StoreBuilder<TypeConfig, LogStore, Gapless> for OnSimulatedDisk {
         let log = Log::open(directory("log"), options).expect("a fresh log");
         let log = LogStore::start(log, gate.clone(), failures.clone()).expect("threads");
         let store = Store::open(directory("state"), Default::default()).expect("a fresh state file");
-        let shelf = Shelf::new(Arc::new(store), directory("state"), gate, failures).expect("a fresh disk");
+        let quarantine = StateQuarantine::open(directory("state")).expect("a fresh disk");
+        let shelf = Shelf::new(Arc::new(store), directory("state"), gate, failures, quarantine);
+        let shelf = shelf.expect("a fresh disk");
         Ok(((), log, Gapless(StateMachine(Arc::new(shelf)))))
     }
 }

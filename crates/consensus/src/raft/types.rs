@@ -67,9 +67,10 @@ impl PartialEq for Sealed {
 
 impl Eq for Sealed {}
 
-/// What `apply` returns for an entry.
+/// What `apply` returns for an entry: its outcome, or none on a node that carries nothing out, since its state is not to be
+/// believed. The entry is committed all the same.
 #[derive(Debug)]
-pub(crate) struct Answer(pub(crate) Outcome);
+pub(crate) struct Answer(pub(crate) Option<Outcome>);
 
 /// A member's record in the membership.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

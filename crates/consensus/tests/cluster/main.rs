@@ -20,10 +20,14 @@ use ringfence_types::{Command, Freshness, KeyRange, NodeId, Put, PutLease, PutVa
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+mod integrity;
+
 /// Every node's mailbox for connections, and which links are cut.
 #[derive(Debug, Default)]
 struct Fabric {
     mailboxes: Mutex<BTreeMap<String, mpsc::Sender<Connection>>>,
+    /// How often each node has started: what an earlier process had open is closed.
+    lives: Mutex<BTreeMap<String, u64>>,
     /// Pairs between which nothing passes, in either direction.
     cut: Mutex<BTreeSet<(String, String)>>,
     /// Bytes that have arrived, by whom they were sent to.
@@ -41,7 +45,13 @@ impl Fabric {
     fn port(self: &Arc<Self>, address: &str) -> Arc<Port> {
         let (sender, mailbox) = mpsc::channel(64);
         self.mailboxes.lock().insert(address.to_owned(), sender);
+        *self.lives.lock().entry(address.to_owned()).or_default() += 1;
         Arc::new(Port { fabric: self.clone(), address: address.to_owned(), mailbox: mailbox.into() })
+    }
+
+    fn lives_of(&self, (a, b): &(String, String)) -> [u64; 2] {
+        let lives = self.lives.lock();
+        [a, b].map(|address| lives.get(address).copied().unwrap_or_default())
     }
 
     fn is_cut(&self, a: &str, b: &str) -> bool {
@@ -115,7 +125,12 @@ async fn carry(
     mut to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
 ) {
     let mut buffer = vec![0; 64 << 10];
-    while let Ok(count) = from.read(&mut buffer).await {
+    let lives = fabric.lives_of(&link);
+    while fabric.lives_of(&link) == lives {
+        let Some(read) = rt::timeout(Duration::from_millis(50), from.read(&mut buffer)).await else {
+            continue;
+        };
+        let Ok(count) = read else { break };
         while fabric.is_cut(&link.0, &link.1) {
             rt::sleep(Duration::from_millis(5)).await;
         }
@@ -155,6 +170,7 @@ fn config(index: usize, count: usize) -> Config {
         rebuild_free_bytes_min: 64 << 20,
         snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
         disk_stall_limit: Config::DISK_STALL_LIMIT,
+        integrity: Default::default(),
         version: "test".to_owned(),
     }
 }

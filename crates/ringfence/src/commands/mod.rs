@@ -14,6 +14,7 @@ pub(crate) mod metrics;
 pub(crate) mod put;
 mod range;
 pub(crate) mod recover;
+pub(crate) mod scrub;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Leader(leader) => small_runtime()?.block_on(leader.run(shared)),
         Command::Recover(recover) => recover.run(shared),
         Command::Snapshot(snapshot) => small_runtime()?.block_on(snapshot.run(shared)),
+        Command::Scrub(scrub) => small_runtime()?.block_on(scrub.run(shared)),
         Command::Bench(bench) => runtime(default_threads())?.block_on(bench.run(shared)),
         Command::Completions(completions) => completions.run(),
         Command::Config(config) => config.run(),

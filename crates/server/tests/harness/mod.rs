@@ -76,6 +76,7 @@ impl Server {
             rebuild_free_bytes_min: 64 << 20,
             snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
             disk_stall_limit: Config::DISK_STALL_LIMIT,
+            integrity: Default::default(),
             version: "1.2.3".to_owned(),
         };
         let disk = Arc::new(SimDisk::new(at as u64));

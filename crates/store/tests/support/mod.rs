@@ -20,6 +20,7 @@ pub fn open(disk: &SimDisk) -> Result<Store, StoreError> {
         head_bytes_soft: 64 << 10,
         head_bytes_max: 1 << 20,
         rebuild_free_bytes_min: 64 << 10,
+        ..Options::default()
     };
     Store::open(disk, options)
 }

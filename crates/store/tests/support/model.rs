@@ -52,6 +52,8 @@ impl Model {
             Command::PublishMember { .. } => Reply::PublishMember,
             // The roster's own tests say what becomes of it.
             Command::ChangeMember(_) | Command::Compact { .. } => unreachable!(),
+            // Refuses everything that follows, so that nothing is generated with it: it has a scenario of its own.
+            Command::ChangeAlarm { .. } => unreachable!("the model knows no alarms"),
         };
         let Step { keys, events, .. } = step;
         if !events.is_empty() {

@@ -138,7 +138,8 @@ pub(crate) fn from_node(failure: NodeFailure) -> Failure {
         ),
         NodeFailure::StateCorrupt(_) => (
             Exit::StateCorrupt,
-            "keep the directory as it is for inspection; the other members have everything that was acknowledged",
+            "no other member is known that this state could be rebuilt from: keep the directory as it is for inspection, and \
+             restore a snapshot (`ringfence snapshot restore`) into a new one",
         ),
         NodeFailure::Disk(_) => {
             (Exit::Disk, "look at the disk and the space on it, then start the node again")

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringfence_client::endpoint_authority;
-use ringfence_consensus::{Config, Founder, Join, Retention, Secret, Timing};
+use ringfence_consensus::{Config, Founder, Integrity, Join, Retention, Secret, Timing};
 
 use super::settings::{LogFormat, Part, Settings, TimingPreset};
 use crate::exit::{Exit, Failure};
+use crate::units::ByteSize;
 
 /// What is logged by default: openraft tells of its every step what others need in the search for a fault alone.
 const LOG_LEVEL: &str = "info,openraft=warn";
@@ -18,6 +19,8 @@ const SECRET_BYTES_MIN: usize = 16;
 const SECRET_BYTES_MAX: u64 = 4 << 10;
 /// Bounds of `log-segment-size`: a file must hold several entries of the largest size, and be worth recycling.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 30;
+/// A scrub that reads less than this a second never ends.
+const SCRUB_RATE_MIN: u64 = 64 << 10;
 /// The smallest page cache that does any good.
 const STORE_CACHE_BYTES_MIN: u64 = 4 << 20;
 /// The slowest that snapshots may be sent: the log behind one is kept until it has arrived.
@@ -86,6 +89,7 @@ impl Plan {
                 settings.disk_stall_limit.map_or(Config::DISK_STALL_LIMIT, |limit| limit.0),
                 DISK_STALL_LIMIT_MIN,
             )?,
+            integrity: integrity(&settings)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: name.clone(),
         };
@@ -313,6 +317,20 @@ fn snapshot_rate(settings: &Settings) -> Result<u64, Failure> {
         return Err(config(format!("snapshot-rate {bytes} is too slow: at least 64KiB a second")));
     }
     Ok(bytes)
+}
+
+fn integrity(settings: &Settings) -> Result<Integrity, Failure> {
+    let default = Integrity::default();
+    let scrub_interval = settings.scrub_interval.map_or(default.scrub_interval, |interval| interval.0);
+    let rate = settings.scrub_rate.map_or(default.scrub_bytes_per_second, |rate| rate.0);
+    if rate < SCRUB_RATE_MIN {
+        return Err(config(format!("scrub-rate must be at least {}", ByteSize(SCRUB_RATE_MIN))));
+    }
+    Ok(Integrity {
+        scrub_interval: at_least("scrub-interval", scrub_interval, Duration::from_secs(1))?,
+        scrub_bytes_per_second: rate,
+        ..default
+    })
 }
 
 fn store_cache_bytes(settings: &Settings) -> Result<usize, Failure> {

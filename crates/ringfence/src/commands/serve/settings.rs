@@ -94,6 +94,12 @@ pub(crate) struct Settings {
     /// A leader whose disk takes longer than this for one sync hands its leadership over [default: 2s].
     #[arg(long, env = "RINGFENCE_DISK_STALL_LIMIT", value_name = "DURATION")]
     pub(crate) disk_stall_limit: Option<HumanDuration>,
+    /// Time between two scrubs of the whole state [default: 24h].
+    #[arg(long, env = "RINGFENCE_SCRUB_INTERVAL", value_name = "DURATION")]
+    pub(crate) scrub_interval: Option<HumanDuration>,
+    /// Most bytes a second that a scrub reads [default: 32MiB].
+    #[arg(long, env = "RINGFENCE_SCRUB_RATE", value_name = "SIZE")]
+    pub(crate) scrub_rate: Option<ByteSize>,
     /// Threads of the runtime [default: one a core, at most 4].
     #[arg(long, env = "RINGFENCE_RUNTIME_THREADS", value_name = "N")]
     pub(crate) runtime_threads: Option<usize>,
@@ -217,6 +223,8 @@ impl Settings {
             rebuild_free_size: self.rebuild_free_size.or(file.rebuild_free_size),
             snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
             disk_stall_limit: self.disk_stall_limit.or(file.disk_stall_limit),
+            scrub_interval: self.scrub_interval.or(file.scrub_interval),
+            scrub_rate: self.scrub_rate.or(file.scrub_rate),
             runtime_threads: self.runtime_threads.or(file.runtime_threads),
             log_level: self.log_level.or(file.log_level),
             log_format: self.log_format.or(file.log_format),

@@ -12,7 +12,9 @@ use crate::commands::member::name_of;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, print_json, print_line, print_table};
 use crate::units::ByteSize;
-use node::{Member, NodeStatus};
+use node::NodeStatus;
+
+pub(crate) use node::Member;
 
 /// Show who leads, and how every node is. Asks each member itself, found through any endpoint.
 #[derive(Debug, Args)]
@@ -54,7 +56,7 @@ impl Status {
 }
 
 /// The members as any endpoint knows them; the endpoints themselves where none does.
-async fn members(client: &Client) -> Result<Vec<Member>, Failure> {
+pub(crate) async fn members(client: &Client) -> Result<Vec<Member>, Failure> {
     let endpoints = client.endpoints();
     let from_endpoint =
         |endpoint: &String| Member { name: endpoint.clone(), id: None, client: endpoint.clone() };

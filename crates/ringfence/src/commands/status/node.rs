@@ -9,12 +9,12 @@ use crate::commands::metrics::Metrics;
 
 /// A node to be asked.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) name: String,
+pub(crate) struct Member {
+    pub(crate) name: String,
     /// Unknown where only an endpoint is known.
-    pub(super) id: Option<u64>,
+    pub(crate) id: Option<u64>,
     /// Its `host:port` for clients; empty where nobody knows it.
-    pub(super) client: String,
+    pub(crate) client: String,
 }
 
 /// One node. What it did not tell is absent.
