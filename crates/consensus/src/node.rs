@@ -34,6 +34,8 @@ use crate::{founding, maintenance, quarantine, recovery, rt, space, watchdog};
 const LOOK: Duration = Duration::from_millis(10);
 /// A successor may lag behind the leader's log by this many entries: it catches up within a heartbeat.
 const SUCCESSOR_LAG_MAX: u64 = 1_000;
+/// openraft hears of a checkpoint within this time, unless it makes none any more.
+const CHECKPOINT_KNOWN_MAX: Duration = Duration::from_secs(5);
 /// How long a planned stop tries to hand leadership over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -514,11 +516,19 @@ impl Node {
     /// Drops from the log all that the state file holds, whatever the retention: to free space at once. Members that are
     /// away will need a snapshot.
     pub async fn purge_to_checkpoint(&self) {
-        let parts = &self.0;
-        if let Some(bound) = parts.gate.purge_bound()
-            && parts.raft.trigger().snapshot().await.is_ok()
-        {
-            drop(parts.raft.trigger().purge_log(bound.0).await);
+        let raft = &self.0.raft;
+        let Some(bound) = self.0.gate.purge_bound() else { return };
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        // openraft drops nothing that it does not know a checkpoint to cover, and it hears of this one in its own time.
+        let waiting = raft.wait(Some(CHECKPOINT_KNOWN_MAX));
+        let is_known = waiting.metrics(
+            |metrics| metrics.snapshot.is_some_and(|last| last.index() >= bound.0),
+            "the checkpoint to drop the log by",
+        );
+        if is_known.await.is_ok() {
+            drop(raft.trigger().purge_log(bound.0).await);
         }
     }
 

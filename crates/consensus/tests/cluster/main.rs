@@ -396,6 +396,15 @@ async fn a_member_that_missed_a_purge_is_brought_back_by_a_snapshot() {
     for index in [leader, (leader + 2) % 3] {
         cluster.nodes[index].checkpoint().await.expect("a disk without faults");
         cluster.nodes[index].purge_to_checkpoint().await;
+        for attempt in 0.. {
+            let status = cluster.nodes[index].status();
+            let (purged, checkpointed) = (status.purged, status.checkpointed.map(|log_id| log_id.index));
+            if purged == checkpointed {
+                break;
+            }
+            assert!(attempt < 1_000, "dropped in 10 s: {purged:?} of {checkpointed:?}");
+            rt::sleep(Duration::from_millis(10)).await;
+        }
     }
     cluster.fabric.heal();
     let expected = cluster.nodes[leader].view();
