@@ -216,8 +216,9 @@ fn shorten(args: &SweepArgs, plan: &Plan, report: &Report) {
     if let Some(scenario) = &args.common.scenario {
         profile.push_str(&format!(" --scenario {scenario}"));
     }
+    let program = std::env::args().next().unwrap_or_else(|| "sim".to_owned());
     println!(
-        "  again, with logs: sim run --seed {} --seconds {} --clock-ppm {} --fault-pause {}{profile}{canaries} --steps {steps} --log",
+        "  again, with logs: {program} run --seed {} --seconds {} --clock-ppm {} --fault-pause {}{profile}{canaries} --steps {steps} --log",
         plan.seed, args.common.seconds, args.common.clock_ppm, args.common.fault_pause
     );
 }
