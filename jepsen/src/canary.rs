@@ -239,6 +239,7 @@ fn order(trap: &Trap, directory: &Path, seed: u64) -> Order {
         storage: Storage::Memory,
         canaries: vec![trap.canary.to_owned()],
         flags: trap.flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        until_exit: trap.caught_by.contains(&"exits"),
         directory: directory.join(format!("{}-{seed}", trap.canary)),
     }
 }

@@ -56,6 +56,8 @@ pub struct Order {
     pub canaries: Vec<String>,
     /// More flags of `ringfence serve`; they win over the harness's own.
     pub flags: Vec<String>,
+    /// Whether it ends as soon as a node has ended that must not: nothing else is to be shown then.
+    pub until_exit: bool,
     /// The run's directory.
     pub directory: PathBuf,
 }
@@ -252,29 +254,38 @@ fn strike(
     let begun = Instant::now();
     let until = clock.now() + u64::try_from(order.time.as_nanos()).unwrap_or(u64::MAX);
     let in_force = Mutex::new(String::new());
-    let over = AtomicBool::new(false);
+    let (over, halt) = (AtomicBool::new(false), AtomicBool::new(false));
     let lock = || in_force.lock().unwrap_or_else(PoisonError::into_inner);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
+                let samples = world.samples();
                 watch(&Glimpse {
                     stage: "running",
                     elapsed: begun.elapsed(),
                     progress: load.progress(),
-                    leader: leader(&world.samples(), clock.now()),
+                    leader: leader(&samples, clock.now()),
                     fault: lock().clone(),
                 });
+                if stop.load(Ordering::Relaxed) || (order.until_exit && samples.iter().any(ended_unlawfully))
+                {
+                    halt.store(true, Ordering::Relaxed);
+                }
                 thread::sleep(TELL_INTERVAL);
             }
         });
-        let faults = schedule.run(world, until, stop, &|name| name.clone_into(&mut lock()));
+        let faults = schedule.run(world, until, &halt, &|name| name.clone_into(&mut lock()));
         // No further fault had room; the load has its whole time nevertheless.
-        while clock.now() < until && !stop.load(Ordering::Relaxed) {
+        while clock.now() < until && !halt.load(Ordering::Relaxed) {
             thread::sleep(TELL_INTERVAL.min(Duration::from_millis(20)));
         }
         over.store(true, Ordering::Relaxed);
         faults
     })
+}
+
+fn ended_unlawfully(sample: &Sample) -> bool {
+    matches!(sample.what, What::Exited { expected: false, .. })
 }
 
 /// The node that said last that it leads, and not long ago.

@@ -134,6 +134,7 @@ impl Soak {
             storage: self.storage,
             canaries: Vec::new(),
             flags: Vec::new(),
+            until_exit: false,
             directory: PathBuf::new(),
         };
         Order { directory: self.directory.join(order.directory_name()), ..order }

@@ -79,6 +79,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<Exit> {
         storage: arguments.machine.storage.into(),
         canaries: arguments.canary,
         flags: arguments.serve,
+        until_exit: false,
         directory: PathBuf::new(),
     };
     let directory = arguments.keep.unwrap_or_else(|| Path::new(RUNS).join(order.directory_name()));
