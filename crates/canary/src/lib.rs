@@ -81,6 +81,15 @@ impl Canary {
         Canary::ALL.into_iter().find(|canary| canary.name() == name)
     }
 
+    /// The canaries of these names, which commas separate.
+    ///
+    /// # Errors
+    /// The name that none has.
+    pub fn from_names(names: &str) -> Result<Vec<Canary>, &str> {
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| Canary::from_name(name).ok_or(name)).collect()
+    }
+
     /// Whether this is to be done wrong now: never, in a product.
     #[cfg(not(feature = "armed"))]
     #[inline(always)]
@@ -160,6 +169,14 @@ mod tests {
         for canary in Canary::ALL {
             assert_eq!(Canary::from_name(canary.name()), Some(canary));
         }
+    }
+
+    #[test]
+    fn names_are_separated_by_commas() {
+        let both = Ok(vec![Canary::LyingSync, Canary::LocalRead]);
+        assert_eq!(Canary::from_names(" lying-sync,local-read, "), both);
+        assert_eq!(Canary::from_names(""), Ok(vec![]), "no name is no canary");
+        assert_eq!(Canary::from_names("lying-sync,lying"), Err("lying"));
     }
 
     #[cfg(feature = "armed")]

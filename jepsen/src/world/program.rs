@@ -16,32 +16,29 @@ const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
 /// Something that cargo builds.
 struct Product {
-    package: &'static str,
     file: &'static str,
-    /// More arguments of `cargo build`.
+    /// More arguments of `cargo build`. Servers are built as parts of the whole workspace, as `cargo test --workspace` builds
+    /// them: for one package alone dependencies have other features, and most of them would be built once more.
     arguments: &'static [&'static str],
     /// The folders and files that it is made of, from the workspace's root.
     sources: &'static [&'static str],
 }
 
 const SERVER: Product = Product {
-    package: "ringfence",
     file: "ringfence",
-    arguments: &["--bin", "ringfence"],
+    arguments: &["--workspace", "--bin", "ringfence"],
     sources: &["crates", "proto", "Cargo.toml", "Cargo.lock"],
 };
 
 const CANARY_SERVER: Product = Product {
-    package: "ringfence",
     file: "ringfence-canary",
-    arguments: &["--features", "canary", "--bin", "ringfence-canary"],
+    arguments: &["--workspace", "--features", "ringfence/canary", "--bin", "ringfence-canary"],
     sources: SERVER.sources,
 };
 
 const SHIM: Product = Product {
-    package: "ringfence-shim",
     file: "libringfence_shim.so",
-    arguments: &[],
+    arguments: &["--package", "ringfence-shim"],
     sources: &["jepsen/shim", "Cargo.toml", "Cargo.lock"],
 };
 
@@ -85,7 +82,7 @@ impl Product {
             return Ok(product);
         }
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-        cargo.args(["build", "--quiet", "--locked", "--package", self.package]).args(self.arguments);
+        cargo.args(["build", "--quiet", "--locked"]).args(self.arguments);
         if PROFILE == "release" {
             cargo.arg("--release");
         }
@@ -130,4 +127,19 @@ fn newest(root: &Path, sources: &[&str]) -> SystemTime {
         }
     }
     newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canary_that_there_is_not_is_a_mistake_in_the_configuration() {
+        let mut server = Command::new(canary_server().expect("it can be built"));
+        let output = server.args(["serve", "--name=n1"]).env("RINGFENCE_CANARY", "lying-sync,lying").output();
+        let output = output.expect("it can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(10), "{said}");
+        assert!(said.contains("\"lying\"") && said.contains("local-read"), "{said}");
+    }
 }
