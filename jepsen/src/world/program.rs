@@ -128,18 +128,3 @@ fn newest(root: &Path, sources: &[&str]) -> SystemTime {
     }
     newest
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_canary_that_there_is_not_is_a_mistake_in_the_configuration() {
-        let mut server = Command::new(canary_server().expect("it can be built"));
-        let output = server.args(["serve", "--name=n1"]).env("RINGFENCE_CANARY", "lying-sync,lying").output();
-        let output = output.expect("it can be run");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(10), "{said}");
-        assert!(said.contains("\"lying\"") && said.contains("local-read"), "{said}");
-    }
-}
