@@ -231,6 +231,7 @@ fn snapshot_transfer() -> Vec<u8> {
         membership: Some(wire::StoredMembership { log_id: log_id(1), membership: Some(membership()) }),
         file_id: 77,
         bytes: 8,
+        rebuild: false,
     };
     // The checksums are CRC32C of what is sent.
     let chunk = |offset, data, crc| {
