@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use ringfence_consensus::{Histogram, QuarantineKind, Role, Status};
+use ringfence_consensus::{Histogram, QuarantineKind, Role, Status, Transfer};
 
 use crate::ETCD_VERSION;
 use crate::alarm;
@@ -199,6 +199,18 @@ fn integrity(page: &mut Page, status: &Status) {
 }
 
 /// What a leader knows of the other members; a follower knows nothing of them.
+/// What is told of the snapshot that a member is being sent.
+const TRANSFERS: [(&str, &str, fn(&Transfer) -> u64); 2] = [
+    (
+        "ringfence_peer_snapshot_sent_bytes",
+        "Bytes that a member has of the snapshot that it is being sent.",
+        |transfer| transfer.sent,
+    ),
+    ("ringfence_peer_snapshot_bytes", "Bytes of the snapshot that a member is being sent.", |transfer| {
+        transfer.total
+    }),
+];
+
 fn peers(page: &mut Page, status: &Status) {
     let others = || status.members.iter().filter(|member| member.id != status.node);
     let labels = |id, name: &str| format!("{{member=\"{id}\",name=\"{}\"}}", escape(name));
@@ -212,6 +224,14 @@ fn peers(page: &mut Page, status: &Status) {
         if let Some(matched) = member.matched {
             let lag = last.saturating_sub(matched.0);
             page.sample("ringfence_peer_lag_entries", &labels(member.id, &member.name), lag);
+        }
+    }
+    for (name, about, value) in TRANSFERS {
+        page.head(name, "gauge", about);
+        for member in others() {
+            if let Some(transfer) = member.snapshot {
+                page.sample(name, &labels(member.id, &member.name), value(&transfer));
+            }
         }
     }
     page.head(
@@ -348,7 +368,7 @@ mod tests {
             matched,
             answered_ago: Some(Duration::from_millis(20)),
             behind_retention: false,
-            snapshot: None,
+            snapshot: (id == 2).then_some(Transfer { sent: 10, total: 90 }),
             refusal: (id == 3).then(|| "refused: another disk".to_owned()),
         };
         Status {
@@ -416,6 +436,8 @@ mod tests {
             "ringfence_hashes_compared_total 9",
             "ringfence_scrubs_total 2",
             "ringfence_peer_lag_entries{member=\"2\",name=\"n\\\"2\"} 5",
+            "ringfence_peer_snapshot_sent_bytes{member=\"2\",name=\"n\\\"2\"} 10",
+            "ringfence_peer_snapshot_bytes{member=\"2\",name=\"n\\\"2\"} 90",
         ] {
             assert!(lines.contains(line), "{line} in {page}");
         }
