@@ -125,11 +125,11 @@ async fn what_is_malformed_or_too_large_is_refused_in_etcds_words() {
     let mut required = Request::new(put("k", "v"));
     required.metadata_mut().insert("hasleader", "true".parse().unwrap());
     kv.put(required).await.expect("there is a leader");
-    let unknown = ClusterClient::new(server.channel.clone())
+    let nowhere = ClusterClient::new(server.channel.clone())
         .member_add(etcd::MemberAddRequest::default())
         .await
         .unwrap_err();
-    assert_eq!((unknown.code(), detail(&unknown).reason.as_str()), (Code::Unimplemented, "unsupported"));
+    assert_eq!((nowhere.code(), detail(&nowhere).reason.as_str()), (Code::InvalidArgument, "member_urls"));
     server.stop().await;
 }
 
