@@ -124,8 +124,9 @@ pub const TRAPS: &[Trap] = &[
         rate: 200,
         processes: PROCESSES,
         flags: &[],
-        // A node whose rows do not match its hash ends when it finds out, which is when it makes a snapshot.
-        caught_by: &["exits"],
+        // Nodes whose rows do not match their hash leave their service when they find out: when they make a snapshot, or scrub.
+        // None is left then whose state another could have.
+        caught_by: &["healthy-at-end"],
     },
     Trap {
         canary: "torn-is-corrupt",
