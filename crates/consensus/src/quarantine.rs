@@ -19,6 +19,7 @@ use ringfence_types::NodeId;
 
 use crate::api::{self, Failure, QuarantineKind};
 use crate::failures::Failures;
+use crate::identity::Identity;
 use crate::net::{Links, Patience};
 use crate::node::Node;
 use crate::raft::types::{Raft, RaftMembership};
@@ -120,6 +121,15 @@ impl Quarantine {
                 this.failures.report(Failure::Disk(format!("the file {FILE}: {error}")));
             }
         });
+    }
+
+    /// Ends the node: it is a member of its cluster no more.
+    pub(crate) fn expel(&self, identity: &Identity) {
+        self.failures.report(Failure::Identity(format!(
+            "node {} ({}) was removed from the cluster; to bring it back, start it with --join on an empty data directory",
+            identity.node_id(),
+            identity.name()
+        )));
     }
 
     /// The log quarantine that this node is in.

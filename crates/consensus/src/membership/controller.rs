@@ -8,7 +8,6 @@ use openraft::{ChangeMembers, RaftMetrics};
 use ringfence_types::{Command, Member, MemberChange, NodeId};
 
 use super::plan::{self, Facts, Step};
-use crate::api::Failure;
 use crate::node::Node;
 use crate::raft::types::{PeerNode, TypeConfig};
 use crate::rt;
@@ -25,7 +24,9 @@ type Looks = BTreeMap<NodeId, u32>;
 
 /// Looks for what is to be done, for ever, or until the node fails.
 pub(crate) async fn run(node: Node) {
+    let local = &node.0.links.local;
     let mut looks = Looks::new();
+    let mut put_off = String::new();
     loop {
         rt::sleep(node.0.config.timing.heartbeat * 2).await;
         let Ok(view) = node.believed_view() else {
@@ -34,13 +35,10 @@ pub(crate) async fn run(node: Node) {
             continue;
         };
         let members = view.members();
+        local.peers.set_removed(removed(&members));
         let metrics = node.0.raft.metrics().borrow_watched().clone();
         if has_left(&metrics, &members, node.node_id()) {
-            return node.0.failures.report(Failure::Identity(format!(
-                "node {} ({}) was removed from the cluster; to bring it back, start it with --join on an empty data directory",
-                node.node_id(),
-                node.0.identity.name()
-            )));
+            return local.quarantine.expel(&local.identity);
         }
         if node.leader() != Some(node.node_id()) || node.is_stopping() {
             looks.clear();
@@ -50,9 +48,14 @@ pub(crate) async fn run(node: Node) {
         look(&mut looks, &metrics, &alive, node.node_id());
         let facts = facts(&metrics, &members, node.node_id(), alive, &looks);
         if let Some(step) = plan::next(&facts) {
-            take(&node, step).await;
+            take(&node, step, &mut put_off).await;
         }
     }
+}
+
+/// The members that have been removed.
+pub(crate) fn removed(members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
+    members.values().filter(|member| !member.is_wanted()).map(|member| member.id).collect()
 }
 
 /// Whether this node knows that it has been removed and votes no more.
@@ -110,13 +113,21 @@ fn facts<'a>(
     }
 }
 
-async fn take(node: &Node, step: Step) {
+/// `put_off` is what was told last of a step that could not be taken: it is told once, not with each look.
+async fn take(node: &Node, step: Step, put_off: &mut String) {
     let told = step.to_string();
     let taken = rt::timeout(STEP_TIMEOUT, attempt(node, step)).await;
     match taken {
-        Some(Ok(())) => tracing::info!("members: {told}"),
+        Some(Ok(())) => {
+            put_off.clear();
+            tracing::info!("members: {told}");
+        }
         // Whatever stands in the way, an earlier change or a new leader, the next look sees it.
-        Some(Err(reason)) => tracing::info!("members: put off, since {reason}: {told}"),
+        Some(Err(reason)) if *put_off == told => tracing::debug!("members: put off, since {reason}: {told}"),
+        Some(Err(reason)) => {
+            tracing::info!("members: put off, since {reason}: {told}");
+            *put_off = told;
+        }
         None => tracing::warn!("members: not done within {STEP_TIMEOUT:?}: {told}"),
     }
 }

@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use ringfence_proto::peers::{MemberRefusal, member_refusal, reply, request};
 use ringfence_types::{Command, Member, MemberChange, NodeId, Rejection, Reply, limits};
 
-use super::controller::{alive, entries_behind, is_close};
+use super::controller::{alive, entries_behind, is_close, removed};
 use super::plan::{address_of, has_majority};
 use crate::api::{MemberError, ProposeError};
 use crate::authority::Authority;
@@ -206,9 +206,7 @@ impl Judge {
         voters: impl Iterator<Item = u64>,
         alive: &BTreeSet<NodeId>,
     ) -> Result<(), MemberError> {
-        let members = self.shelf.store.view().members();
-        let leaving: BTreeSet<NodeId> =
-            members.values().filter(|member| !member.is_wanted()).map(|member| member.id).collect();
+        let leaving = removed(&self.shelf.store.view().members());
         let before: BTreeSet<NodeId> = voters.map(NodeId).filter(|voter| !leaving.contains(voter)).collect();
         if !before.contains(&id) {
             return Ok(());

@@ -108,7 +108,7 @@ struct Greetings<'a> {
 
 /// A refusal that says nothing against the other's data directory.
 fn refusal(reason: String) -> Refusal {
-    Refusal { reason, impostor: false }
+    Refusal { reason, ..Refusal::default() }
 }
 
 impl Local {
@@ -212,6 +212,9 @@ impl Local {
     fn refused_by(&self, name: &str, refusal: Refusal) -> HandshakeError {
         if refusal.impostor {
             self.quarantine.impose(&format!("{name} refuses it: {}", refusal.reason));
+        }
+        if refusal.removed {
+            self.quarantine.expel(&self.identity);
         }
         HandshakeError::RefusedByPeer(refusal.reason)
     }

@@ -6,7 +6,7 @@
 //!
 //! Starts are remembered durably, in the file `peers`; what was acknowledged, by this process alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub(crate) struct PeerBook {
 #[derive(Debug, Default)]
 struct Peers {
     by_id: BTreeMap<NodeId, Peer>,
+    /// Those that were members once, and are none for good.
+    removed: BTreeSet<NodeId>,
     /// Counts handshakes, to tell the older stranger from the newer.
     handshakes: u64,
 }
@@ -91,7 +93,7 @@ impl PeerBook {
             let peer = Peer { process: Some(*process), ..Peer::default() };
             (*id, peer)
         });
-        let peers = Peers { by_id: by_id.collect(), handshakes: 0 };
+        let peers = Peers { by_id: by_id.collect(), ..Peers::default() };
         Ok(PeerBook {
             peers: Arc::new(Mutex::new(peers)),
             kept: Arc::new(Kept { disk, starts: Mutex::new(starts) }),
@@ -110,6 +112,11 @@ impl PeerBook {
             peers.by_id.entry(id).or_default().disk_id = Some(disk_id);
         }
         peers.forget_strangers();
+    }
+
+    /// Takes over from the replicated state who was removed.
+    pub(crate) fn set_removed(&self, removed: BTreeSet<NodeId>) {
+        self.peers.lock().removed = removed;
     }
 
     /// The smallest leader lease that the given voters told; one that told nothing counts as the smallest allowed.
@@ -170,7 +177,7 @@ impl PeerBook {
         tracing::warn!("{refusal}");
     }
 
-    /// Why a node that says this of itself is an impostor, if it is one.
+    /// Why a node that says this of itself is an impostor, or a member no more, if it is.
     pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         self.peers.lock().judge(hello)
     }
@@ -206,11 +213,15 @@ impl Process {
 
 impl Peers {
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
-        let Some(peer) = self.by_id.get(&NodeId(hello.node_id)) else { return Ok(()) };
-        peer.contradiction(hello).map_or(Ok(()), |what| {
-            let (id, name) = (NodeId(hello.node_id), &hello.name);
-            Err(Refusal { reason: format!("node {id} ({name}) {what}"), impostor: true })
-        })
+        let (id, name) = (NodeId(hello.node_id), &hello.name);
+        if self.removed.contains(&id) {
+            let reason = format!("node {id} ({name}) was removed from the cluster");
+            return Err(Refusal { reason, removed: true, ..Refusal::default() });
+        }
+        let Some(what) = self.by_id.get(&id).and_then(|peer| peer.contradiction(hello)) else {
+            return Ok(());
+        };
+        Err(Refusal { reason: format!("node {id} ({name}) {what}"), impostor: true, ..Refusal::default() })
     }
 
     fn admit(&mut self, hello: &Hello) -> Result<Arc<Witness>, Refusal> {
@@ -402,6 +413,16 @@ mod tests {
         assert!(!acknowledge(&earlier, 4, 20), "its answers no longer count");
         earlier.superseded().await;
         assert!(acknowledge(&later, 4, 20));
+    }
+
+    #[tokio::test]
+    async fn a_removed_member_is_told_so_and_is_no_impostor() {
+        let book = book(&Arc::new(SimDisk::new(1)));
+        admit(&book, &hello(1, 1)).await.expect("nothing is known of it");
+        book.set_removed(BTreeSet::from([NodeId(2)]));
+        let refusal = book.judge(&hello(1, 1)).expect_err("it is a member no more");
+        assert!(refusal.removed && !refusal.impostor, "{refusal:?}");
+        book.judge(&Hello { node_id: 3, ..hello(1, 1) }).expect("another node");
     }
 
     #[tokio::test]

@@ -237,6 +237,18 @@ async fn no_removal_may_leave_too_few_healthy_voters() {
     cluster.voters(leader, &[leader, healthy]).await;
     let gone = cluster.change(leader, MemberChange::Remove { id: cluster.id(silent) }).await;
     assert_eq!(gone, Err(MemberError::Rejected(Rejection::MemberRemoved(cluster.id(silent)))));
+    // It was not there to hear of it, nobody sends it anything any more, and it is told when it comes back.
+    for attempt in 0.. {
+        if cluster.nodes[leader].status().members.len() == 2 {
+            break;
+        }
+        assert!(attempt < 1_000, "it is not forgotten after 10 s");
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.fabric.heal();
+    let failure = rt::timeout(Duration::from_secs(10), cluster.nodes[silent].failed()).await;
+    let told = failure.expect("a removed node stops").to_string();
+    assert!(told.contains("was removed from the cluster"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
