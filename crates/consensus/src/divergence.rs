@@ -71,8 +71,9 @@ enum Verdict {
     Unknown,
 }
 
-/// Judges the hashes at one entry.
-fn judge(hashes: &Hashes, voters: &BTreeSet<NodeId>) -> Verdict {
+/// Judges the hashes at one entry. Voters in quarantine have none, and will have the one that they are given: they agree with
+/// nobody.
+fn judge(hashes: &Hashes, voters: &BTreeSet<NodeId>, quarantined: &BTreeSet<NodeId>) -> Verdict {
     let versions: BTreeSet<u8> = hashes.values().map(|(version, _)| *version).collect();
     if versions.len() > 1 {
         return Verdict::Unknown;
@@ -85,7 +86,8 @@ fn judge(hashes: &Hashes, voters: &BTreeSet<NodeId>) -> Verdict {
     let Some((hash, agreeing)) = groups.iter().max_by_key(|(_, group)| votes(group)) else {
         return Verdict::Unknown;
     };
-    let missing = voters.iter().filter(|voter| !hashes.contains_key(voter)).count();
+    let may_answer = |voter: &&NodeId| !hashes.contains_key(voter) && !quarantined.contains(voter);
+    let missing = voters.iter().filter(may_answer).count();
     let majority = voters.len() / 2 + 1;
     match votes(agreeing) {
         most if most >= majority => {
@@ -123,6 +125,12 @@ impl Collected {
         new
     }
 
+    /// The first entry at which the members are known to differ.
+    fn finding(&self, voters: &BTreeSet<NodeId>, quarantined: &BTreeSet<NodeId>) -> Option<(Index, Verdict)> {
+        let mut judged = self.0.iter().map(|(index, hashes)| (*index, judge(hashes, voters, quarantined)));
+        judged.find(|(_, verdict)| matches!(verdict, Verdict::Differ { .. } | Verdict::NoMajority))
+    }
+
     /// Forgets what a member had: its state will be another one.
     fn forget(&mut self, node: NodeId) {
         for hashes in self.0.values_mut() {
@@ -139,6 +147,11 @@ impl Collected {
             (None, None) => Index(0),
         }
     }
+}
+
+/// Who votes.
+fn voters(members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
+    members.iter().filter(|(_, member)| member.is_voter).map(|(id, _)| *id).collect()
 }
 
 /// What another member answered.
@@ -185,10 +198,20 @@ impl Node {
                 parts.findings.compared.fetch_add(collected.add(told.node, &told.marks), Ordering::Relaxed);
             }
         }
-        match quarantined.first() {
+        match (collected.finding(&voters(&members), &quarantined), quarantined.first()) {
+            // Whatever state a member were given, nobody could say that it is the right one.
+            (Some((index, Verdict::NoMajority)), _) => {
+                self.raise_corrupt(index, &collected.0[&index], &members).await;
+            }
             // One at a time: the next one when this one is whole again.
-            Some(patient) => self.rebuild_member(*patient, &members).await,
-            None => self.act_on_verdicts(collected, &members).await,
+            (_, Some(patient)) => self.rebuild_member(*patient, &members).await,
+            (Some((index, Verdict::Differ { agreeing, hash, differing })), None) => {
+                let mark = HashMark { index, version: hash.0, hash: hash.1 };
+                let patient = differing.first().copied().expect("somebody differs");
+                self.impose_quarantine(patient, mark, &agreeing, &members).await;
+                collected.forget(patient);
+            }
+            (_, None) => {}
         }
     }
 
@@ -202,24 +225,6 @@ impl Node {
     async fn ask_member(&self, id: NodeId, member: &Member, question: request::Body) -> Option<reply::Body> {
         let link = self.0.links.control(id, &member.address);
         rt::timeout(self.0.config.timing.leader_lease * 3, link.call(question)).await?.ok()
-    }
-
-    async fn act_on_verdicts(&self, collected: &mut Collected, members: &BTreeMap<NodeId, Member>) {
-        let voters = members.iter().filter(|(_, member)| member.is_voter).map(|(id, _)| *id).collect();
-        let verdicts = collected.0.iter().map(|(index, hashes)| (*index, judge(hashes, &voters)));
-        let found = verdicts
-            .into_iter()
-            .find(|(_, verdict)| matches!(verdict, Verdict::Differ { .. } | Verdict::NoMajority));
-        match found {
-            Some((index, Verdict::Differ { agreeing, hash, differing })) => {
-                let mark = HashMark { index, version: hash.0, hash: hash.1 };
-                let patient = differing.first().copied().expect("somebody differs");
-                self.impose_quarantine(patient, mark, &agreeing, members).await;
-                collected.forget(patient);
-            }
-            Some((index, _)) => self.raise_corrupt(index, &collected.0[&index], members).await,
-            None => {}
-        }
     }
 
     /// Has a member that differs from a majority go into state quarantine: itself, or another one.
@@ -321,8 +326,7 @@ pub(crate) fn enter_quarantine(door: &Door, request: &wire::QuarantineRequest) -
     }
     let members = door.authority.standing().members.clone();
     let agreeing: BTreeSet<NodeId> = request.agreeing.iter().map(|id| NodeId(*id)).collect();
-    let voters: BTreeSet<NodeId> =
-        members.iter().filter(|(_, member)| member.is_voter).map(|(id, _)| *id).collect();
+    let voters = voters(&members);
     if agreeing.contains(&door.authority.node()) || agreeing.intersection(&voters).count() * 2 <= voters.len()
     {
         return Err("those who agree are no majority".to_owned());
@@ -405,20 +409,32 @@ mod tests {
             (vec![(1, 1, 7), (2, 2, 8), (3, 1, 7)], Verdict::Unknown),
             (vec![(1, 1, 7), (2, 2, 7), (3, 2, 9)], Verdict::Unknown),
         ] {
-            assert_eq!(judge(&hashes(&told), &voters), verdict, "{told:?}");
+            assert_eq!(judge(&hashes(&told), &voters, &ids(&[])), verdict, "{told:?}");
         }
     }
 
     #[test]
     fn two_that_differ_are_no_majority_and_of_five_two_pairs_wait_for_the_fifth() {
-        assert_eq!(judge(&hashes(&[(1, 1, 7), (2, 1, 8)]), &ids(&[1, 2])), Verdict::NoMajority);
+        assert_eq!(judge(&hashes(&[(1, 1, 7), (2, 1, 8)]), &ids(&[1, 2]), &ids(&[])), Verdict::NoMajority);
         let pairs = [(1, 1, 7), (2, 1, 7), (3, 1, 8), (4, 1, 8)];
         let five = ids(&[1, 2, 3, 4, 5]);
-        assert_eq!(judge(&hashes(&pairs), &five), Verdict::Unknown);
+        assert_eq!(judge(&hashes(&pairs), &five, &ids(&[])), Verdict::Unknown);
         let mut all = pairs.to_vec();
         all.push((5, 1, 9));
-        assert_eq!(judge(&hashes(&all), &five), Verdict::NoMajority);
-        assert_eq!(judge(&hashes(&[(1, 1, 7)]), &ids(&[1])), Verdict::Agreed);
+        assert_eq!(judge(&hashes(&all), &five, &ids(&[])), Verdict::NoMajority);
+        assert_eq!(judge(&hashes(&[(1, 1, 7)]), &ids(&[1]), &ids(&[])), Verdict::Agreed);
+    }
+
+    #[test]
+    fn one_in_quarantine_gives_no_majority_to_two_that_differ() {
+        let (voters, patient) = (ids(&[1, 2, 3]), ids(&[3]));
+        assert_eq!(judge(&hashes(&[(1, 1, 7), (2, 1, 8)]), &voters, &patient), Verdict::NoMajority);
+        assert_eq!(judge(&hashes(&[(1, 1, 7), (2, 1, 7)]), &voters, &patient), Verdict::Agreed);
+        assert_eq!(
+            judge(&hashes(&[(1, 1, 7)]), &voters, &patient),
+            Verdict::Unknown,
+            "the other one may agree"
+        );
     }
 
     #[test]
