@@ -270,7 +270,10 @@ impl Authority {
         let began = self.leading_since.load(Ordering::Relaxed);
         let age = match &metrics.last_quorum_acked {
             _ if voters <= 1 => Duration::ZERO,
-            Some(acked) => rt::since(**acked),
+            Some(acked) => {
+                self.remember_leading(**acked);
+                rt::since(**acked)
+            }
             // Elected, and no majority has answered since.
             None => rt::since(rt::Instant::from_nanoseconds(began)),
         };
@@ -288,6 +291,13 @@ impl Authority {
         (Role::Leader, None, Some(Silence { since, reason }), age)
     }
 
+    /// A leader hears from nobody. Deposed, it waits for its successor from its own last answer of a majority on.
+    fn remember_leading(&self, acked: rt::Instant) {
+        self.majority_lost.store(false, Ordering::Relaxed);
+        self.heard_from.store(self.node.0, Ordering::Relaxed);
+        self.heard_at.store(acked.nanoseconds(), Ordering::Relaxed);
+    }
+
     fn judge_following(
         &self,
         state: ServerState,
@@ -302,7 +312,9 @@ impl Authority {
         let heard_at = rt::Instant::from_nanoseconds(self.heard_at.load(Ordering::Relaxed)).max(self.started);
         let heard_from = NodeId(self.heard_from.load(Ordering::Relaxed));
         let age = rt::since(heard_at);
-        let leader = named.filter(|leader| *leader == heard_from && age <= self.timing.leader_lease * 3 / 2);
+        let leader = named.filter(|leader| {
+            *leader != self.node && *leader == heard_from && age <= self.timing.leader_lease * 3 / 2
+        });
         if leader.is_some() || age <= self.patience() {
             return (role, leader, None, age);
         }

@@ -198,9 +198,10 @@ fn integrity(page: &mut Page, status: &Status) {
     }
 }
 
-/// What a leader knows of the other members; a follower knows nothing of them.
-/// What is told of the snapshot that a member is being sent.
-const TRANSFERS: [(&str, &str, fn(&Transfer) -> u64); 2] = [
+/// Name, meaning and value of a figure about a snapshot that a member is being sent.
+type TransferGauge = (&'static str, &'static str, fn(&Transfer) -> u64);
+
+const TRANSFERS: [TransferGauge; 2] = [
     (
         "ringfence_peer_snapshot_sent_bytes",
         "Bytes that a member has of the snapshot that it is being sent.",
@@ -211,6 +212,7 @@ const TRANSFERS: [(&str, &str, fn(&Transfer) -> u64); 2] = [
     }),
 ];
 
+/// What a leader knows of the other members; a follower knows nothing of them.
 fn peers(page: &mut Page, status: &Status) {
     let others = || status.members.iter().filter(|member| member.id != status.node);
     let labels = |id, name: &str| format!("{{member=\"{id}\",name=\"{}\"}}", escape(name));

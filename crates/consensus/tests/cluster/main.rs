@@ -353,6 +353,39 @@ async fn leadership_is_handed_over_only_to_a_voter_that_can_take_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_fails_while_leadership_is_handed_over() {
+    let cluster = Cluster::start(3).await;
+    cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = (0..12)
+        .map(|writer| {
+            let (node, stop) = (cluster.nodes[writer % 3].clone(), stop.clone());
+            rt::spawn(async move {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _outcome = node.propose(&put(&format!("key-{writer}"), "value"), deadline(5)).await?;
+                }
+                Ok::<(), ProposeError>(())
+            })
+        })
+        .collect();
+    for _ in 0..4 {
+        // So long that what a leader last heard as a follower says nothing any more.
+        rt::sleep((Timing::LOCAL.leader_lease + Timing::LOCAL.election_spread) * 2).await;
+        let leader = cluster.leader(&[0, 1, 2]).await;
+        cluster.nodes[leader].transfer_leadership(None, deadline(5)).await.expect("the others are fit");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for writer in writers {
+        assert_eq!(
+            writer.await.expect("a writer does not panic"),
+            Ok(()),
+            "planned, and failed all the same"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checkpoints_leave_the_log_to_the_retention() {
     let interval = Duration::from_millis(50);
     let cluster = Cluster::start_with(3, |config| config.checkpoint_interval = interval).await;
