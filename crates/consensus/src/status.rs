@@ -37,6 +37,12 @@ impl Node {
         let parts = &self.0;
         let metrics = parts.raft.metrics().borrow_watched().clone();
         let standing = parts.authority.standing().clone();
+        let view = parts.shelf.store.view();
+        // openraft's figures come a moment after what they are about: they must not fall behind what is plainly applied.
+        let applied = view.applied().map(|applied| applied.index);
+        let last_log = metrics.last_log_index.map(Index).max(applied);
+        let committed =
+            metrics.local_committed.as_ref().map(|committed| Index(committed.index())).max(applied);
         let log = parts.log.log().stats();
         let store = parts.shelf.store.stats().unwrap_or_default();
         let lease = parts.config.timing.leader_lease;
@@ -50,7 +56,7 @@ impl Node {
             let beat = metrics.heartbeat.as_ref().and_then(|beats| beats.get(&id.0).copied().flatten());
             let is_self = *id == self.node_id();
             let matched = match is_self {
-                true => metrics.last_log_index.map(Index),
+                true => last_log,
                 false => matched.map(|matched| Index(matched.index())),
             };
             let purged = metrics.purged.as_ref().map(|purged| purged.index());
@@ -67,7 +73,6 @@ impl Node {
                 refusal: parts.links.local.peers.refusal(*id),
             }
         });
-        let view = parts.shelf.store.view();
         Status {
             cluster_id: self.cluster_id(),
             node: self.node_id(),
@@ -76,8 +81,8 @@ impl Node {
             role: standing.role,
             leader: standing.leader,
             term: Term(metrics.current_term),
-            last_log: metrics.last_log_index.map(Index),
-            committed: metrics.local_committed.as_ref().map(|committed| Index(committed.index())),
+            last_log,
+            committed,
             applied: view.applied(),
             revision: view.revision(),
             checkpointed: parts.shelf.store.checkpointed().log_id,

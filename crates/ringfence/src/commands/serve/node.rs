@@ -68,7 +68,8 @@ async fn run_locked(plan: Plan) -> Result<(), Failure> {
         Err(failure) => tracing::error!("the node cannot go on: {failure}"),
     }
     shutdown.cancel();
-    if result.is_ok() {
+    // A member that was removed is as sound as one that was told to stop; any other must not answer any more.
+    if result.as_ref().err().is_none_or(|failure| failure.exit() == Exit::Identity) {
         // The server bounds the time for which it lets calls end.
         drop(serving.await);
     }
