@@ -99,7 +99,7 @@ impl Client {
         let range_end = range.etcd_range_end();
         // etcd knows no empty key: the range of all keys starts at the smallest one.
         let key = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start };
-        self.delete_range(DeleteRangeRequest { key, range_end, prev_kv: false }).await
+        self.delete_range(DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() }).await
     }
 
     /// Compares, then does one of two lists of operations.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use ringfence_store::{Store, View};
-use ringfence_types::{Command, KeyRange, Operation, RangeEnd, RangeQuery, limits};
+use ringfence_types::{
+    Command, DeleteRange, KeyRange, Operation, Put, RangeEnd, RangeQuery, Txn, Write, limits,
+};
 
 use crate::raft::log_store::LogStore;
 use crate::rt;
@@ -67,22 +69,40 @@ fn keys_to_replay(log: &LogStore, view: &View) -> io::Result<Vec<Bytes>> {
 
 fn collect(command: &Command, keys: &mut BTreeSet<Bytes>) {
     match command {
-        Command::Put(put) => drop(keys.insert(put.key.clone())),
-        Command::DeleteRange(delete) => drop(keys.insert(delete.range.start.clone())),
-        Command::Txn(txn) => {
-            let compared = txn.compares.iter().filter(|compare| compare.range.end == RangeEnd::Single);
-            keys.extend(compared.map(|compare| compare.range.start.clone()));
-            for operation in txn.success.iter().chain(&txn.failure) {
-                match operation {
-                    Operation::Put(put) => drop(keys.insert(put.key.clone())),
-                    Operation::DeleteRange(delete) => drop(keys.insert(delete.range.start.clone())),
-                    Operation::Range(_) | Operation::Txn(_) => {}
-                }
-            }
-        }
+        Command::Put(put) => collect_put(put, keys),
+        Command::DeleteRange(delete) => collect_deletion(delete, keys),
+        Command::Txn(txn) => collect_txn(txn, keys),
+        Command::Conditional(conditional) => match &conditional.write {
+            Write::Put(put) => collect_put(put, keys),
+            Write::DeleteRange(delete) => collect_deletion(delete, keys),
+            Write::Txn(txn) => collect_txn(txn, keys),
+        },
         Command::Compact { .. }
         | Command::ChangeAlarm { .. }
         | Command::PublishMember { .. }
-        | Command::ChangeMember(_) => {}
+        | Command::ChangeMember(_)
+        | Command::Lease { .. }
+        | Command::ChangeGuard(_)
+        | Command::Resolve { .. } => {}
+    }
+}
+
+fn collect_put(put: &Put, keys: &mut BTreeSet<Bytes>) {
+    keys.insert(put.key.clone());
+}
+
+fn collect_deletion(delete: &DeleteRange, keys: &mut BTreeSet<Bytes>) {
+    keys.insert(delete.range.start.clone());
+}
+
+fn collect_txn(txn: &Txn, keys: &mut BTreeSet<Bytes>) {
+    let compared = txn.compares.iter().filter(|compare| compare.range.end == RangeEnd::Single);
+    keys.extend(compared.map(|compare| compare.range.start.clone()));
+    for operation in txn.success.iter().chain(&txn.failure) {
+        match operation {
+            Operation::Put(put) => collect_put(put, keys),
+            Operation::DeleteRange(delete) => collect_deletion(delete, keys),
+            Operation::Range(_) | Operation::Txn(_) => {}
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The bytes of a command in the log.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use ringfence_types::Command;
+use prost::encoding::{WireType, decode_key, encode_key, encode_varint};
+use ringfence_types::{Command, LeaseTime};
 use thiserror::Error;
 
 use crate::{log_from_types, log_to_types, log_v1};
@@ -36,4 +37,55 @@ pub fn encode(command: &Command) -> Bytes {
 /// The command that `bytes` hold; its keys and values share their memory.
 pub fn decode(bytes: &Bytes) -> Result<Command, DecodeError> {
     log_to_types::command(log_v1::Command::decode(bytes.clone())?)
+}
+
+/// The field of a command that holds the leader's reading of the lease clock.
+const LEASE_CLOCK_FIELD: u32 = 32;
+/// The kinds of commands about leases, by their fields.
+const LEASE_KINDS: std::ops::RangeInclusive<u32> = 6..=10;
+
+/// Whether `bytes` are a command about leases, which the leader has to put its clock on.
+#[must_use]
+pub fn wants_lease_clock(bytes: &Bytes) -> bool {
+    // A command's kind stands first, since every writer writes fields in the order of their numbers.
+    decode_key(&mut bytes.as_ref()).is_ok_and(|(field, _)| LEASE_KINDS.contains(&field))
+}
+
+/// The command in `bytes` with the leader's reading of the lease clock on it; an earlier one counts no more.
+#[must_use]
+pub fn with_lease_clock(bytes: &Bytes, clock: LeaseTime) -> Bytes {
+    let mut stamped = BytesMut::with_capacity(bytes.len() + 12);
+    stamped.put_slice(bytes);
+    // Of a field that stands there twice the last one counts.
+    encode_key(LEASE_CLOCK_FIELD, WireType::Varint, &mut stamped);
+    encode_varint(clock.0, &mut stamped);
+    stamped.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_types::{Grant, Index, LeaseCommand, LeaseId, Revision};
+
+    use super::*;
+
+    #[test]
+    fn the_leader_puts_its_clock_on_commands_about_leases_alone() {
+        let grants = vec![Grant { lease: LeaseId(7), index: Index(9) }];
+        for command in [
+            LeaseCommand::Grant { lease: LeaseId(-1), ttl_seconds: 5 },
+            LeaseCommand::Revoke { lease: LeaseId(0) },
+            LeaseCommand::Renew { grants: grants.clone() },
+            LeaseCommand::Expire { grants },
+            LeaseCommand::Renew { grants: vec![] },
+            LeaseCommand::Tick,
+        ] {
+            let bytes = encode(&Command::Lease { command: command.clone(), clock: LeaseTime(3) });
+            assert!(wants_lease_clock(&bytes), "{command:?}");
+            let stamped = with_lease_clock(&with_lease_clock(&bytes, LeaseTime(4)), LeaseTime(u64::MAX));
+            let expected = Command::Lease { command, clock: LeaseTime(u64::MAX) };
+            assert_eq!(decode(&stamped).expect("it is well-formed"), expected);
+        }
+        assert!(!wants_lease_clock(&encode(&Command::Compact { revision: Revision(3) })));
+        assert!(!wants_lease_clock(&Bytes::new()));
+    }
 }

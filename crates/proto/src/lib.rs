@@ -19,10 +19,22 @@ pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
 }
 
-/// The etcd v3 API: KV, Cluster and Maintenance.
+/// The etcd v3 API: KV, Lease, Cluster and Maintenance.
 #[allow(missing_docs, clippy::all)]
 pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+}
+
+/// etcd's lock service.
+#[allow(missing_docs, clippy::all)]
+pub mod v3lockpb {
+    include!(concat!(env!("OUT_DIR"), "/v3lockpb.rs"));
+}
+
+/// etcd's election service.
+#[allow(missing_docs, clippy::all)]
+pub mod v3electionpb {
+    include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
 }
 
 /// The log's own format; [`command`] and [`outcome`] are the way in and out.
@@ -35,6 +47,11 @@ pub mod log_v1 {
 #[allow(missing_docs, clippy::all)]
 pub mod ringfence_v1 {
     include!(concat!(env!("OUT_DIR"), "/ringfence.v1.rs"));
+}
+
+/// The path by which generated code of other packages names [`ringfence_v1`].
+mod ringfence {
+    pub(crate) use crate::ringfence_v1 as v1;
 }
 
 /// What members say to each other.

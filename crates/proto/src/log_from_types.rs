@@ -25,8 +25,94 @@ pub(crate) fn command(command: &types::Command) -> log::Command {
             })
         }
         types::Command::ChangeMember(change) => command::Kind::ChangeMember(change_member(change)),
+        types::Command::Conditional(conditional) => {
+            command::Kind::Conditional(self::conditional(conditional))
+        }
+        types::Command::Lease { command, clock } => {
+            return log::Command { kind: Some(lease_command(command)), lease_clock: clock.0 };
+        }
+        types::Command::ChangeGuard(change) => command::Kind::ChangeGuard(log::ChangeGuard {
+            range: Some(range(&change.range)),
+            scope: change.scope.as_ref().map(scope),
+            fences: change.fences.iter().map(fence).collect(),
+            overrides: change.overrides,
+        }),
+        types::Command::Resolve { session, sequence } => {
+            command::Kind::Resolve(log::Resolve { session: Some(grant(session)), sequence: *sequence })
+        }
     };
-    log::Command { kind: Some(kind) }
+    log::Command { kind: Some(kind), lease_clock: 0 }
+}
+
+fn lease_command(command: &types::LeaseCommand) -> command::Kind {
+    let grants = |grants: &[types::Grant]| grants.iter().map(grant).collect();
+    match command {
+        types::LeaseCommand::Grant { lease, ttl_seconds } => {
+            command::Kind::GrantLease(log::GrantLease { lease: lease.0, ttl_seconds: *ttl_seconds })
+        }
+        types::LeaseCommand::Revoke { lease } => command::Kind::RevokeLease(lease.0),
+        types::LeaseCommand::Renew { grants: renewed } => {
+            command::Kind::RenewLeases(log::RenewLeases { grants: grants(renewed) })
+        }
+        types::LeaseCommand::Expire { grants: due } => {
+            command::Kind::ExpireLeases(log::ExpireLeases { grants: grants(due) })
+        }
+        types::LeaseCommand::Tick => command::Kind::TickLeaseClock(log::TickLeaseClock {}),
+    }
+}
+
+fn conditional(conditional: &types::Conditional) -> log::Conditional {
+    use log::conditional::Write;
+    let write = match &conditional.write {
+        types::Write::Put(put) => Write::Put(self::put(put)),
+        types::Write::DeleteRange(delete) => Write::DeleteRange(delete_range(delete)),
+        types::Write::Txn(txn) => Write::Txn(self::txn(txn)),
+    };
+    log::Conditional {
+        write: Some(write),
+        fences: conditional.fences.iter().map(fence).collect(),
+        session: conditional.session.as_ref().map(|stamp| log::SessionStamp {
+            session: Some(grant(&stamp.session)),
+            sequence: stamp.sequence,
+            first_incomplete: stamp.first_incomplete,
+            digest: bytes::Bytes::copy_from_slice(&stamp.digest.to_be_bytes()),
+        }),
+    }
+}
+
+fn grant(grant: &types::Grant) -> log::Grant {
+    log::Grant { lease: grant.lease.0, index: grant.index.0 }
+}
+
+fn scope(scope: &types::Scope) -> log::Scope {
+    let kind = match scope {
+        types::Scope::Key(key) => log::scope::Kind::Key(key.clone()),
+        types::Scope::Lock(name) => log::scope::Kind::Lock(name.clone()),
+    };
+    log::Scope { kind: Some(kind) }
+}
+
+fn fence(fence: &types::Fence) -> log::Fence {
+    log::Fence { scope: Some(scope(&fence.scope)), token: fence.token.0 }
+}
+
+fn lease(lease: &types::Lease) -> log::Lease {
+    log::Lease {
+        grant: Some(grant(&lease.grant)),
+        ttl_seconds: lease.ttl_seconds,
+        deadline: lease.deadline.0,
+        keys: lease.keys,
+    }
+}
+
+fn resolution(resolution: &types::Resolution) -> log::Resolution {
+    use log::resolution::Kind;
+    let kind = match resolution {
+        types::Resolution::Closed => Kind::Closed(log::Empty {}),
+        types::Resolution::Answered(answer) => Kind::Answered(crate::outcome::encode(answer)),
+        types::Resolution::AppliedAt(revision) => Kind::AppliedAt(revision.0),
+    };
+    log::Resolution { kind: Some(kind) }
 }
 
 /// The message of an outcome.
@@ -155,6 +241,17 @@ fn reply(reply: &types::Reply) -> log::Reply {
         }
         types::Reply::PublishMember => reply::Kind::PublishMember(log::Empty {}),
         types::Reply::Member(member) => reply::Kind::Member(self::member(member)),
+        types::Reply::LeaseGranted(lease) => reply::Kind::LeaseGranted(self::lease(lease)),
+        types::Reply::LeaseRevoked => reply::Kind::LeaseRevoked(log::Empty {}),
+        types::Reply::LeasesRenewed(leases) => {
+            reply::Kind::LeasesRenewed(log::Leases { leases: leases.iter().map(lease).collect() })
+        }
+        types::Reply::LeasesExpired(grants) => {
+            reply::Kind::LeasesExpired(log::Grants { grants: grants.iter().map(grant).collect() })
+        }
+        types::Reply::LeaseClock => reply::Kind::LeaseClock(log::Empty {}),
+        types::Reply::GuardChanged => reply::Kind::GuardChanged(log::Empty {}),
+        types::Reply::Resolved(resolved) => reply::Kind::Resolved(resolution(resolved)),
     };
     log::Reply { kind: Some(kind) }
 }
@@ -233,6 +330,29 @@ fn rejection(rejection: &types::Rejection) -> log::Rejection {
         }
         types::Rejection::TooManyMembers(members) => rejection::Kind::TooManyMembers(*members as u64),
         types::Rejection::CorruptCluster => rejection::Kind::CorruptCluster(log::Empty {}),
+        types::Rejection::LeaseExists => rejection::Kind::LeaseExists(log::Empty {}),
+        types::Rejection::LeaseFull(max) => rejection::Kind::LeaseFull(*max),
+        types::Rejection::StaleFence { scope, presented, in_force } => {
+            rejection::Kind::StaleFence(log::StaleFence {
+                scope: Some(self::scope(scope)),
+                presented: presented.0,
+                in_force: in_force.map(|token| token.0),
+            })
+        }
+        types::Rejection::GuardedRange { range, scope } => rejection::Kind::GuardedRange(log::GuardedRange {
+            range: Some(self::range(range)),
+            scope: Some(self::scope(scope)),
+        }),
+        types::Rejection::GuardNotFound => rejection::Kind::GuardNotFound(log::Empty {}),
+        types::Rejection::GuardOverItsLock { scope } => rejection::Kind::GuardOverItsLock(self::scope(scope)),
+        types::Rejection::TooManyGuards(guards) => rejection::Kind::TooManyGuards(*guards as u64),
+        types::Rejection::SessionEnded => rejection::Kind::SessionEnded(log::Empty {}),
+        types::Rejection::SequenceClosed(sequence) => rejection::Kind::SequenceClosed(*sequence),
+        types::Rejection::SequenceAboveWindow { sequence, max } => {
+            rejection::Kind::SequenceAboveWindow(log::SequenceAboveWindow { sequence: *sequence, max: *max })
+        }
+        types::Rejection::SequenceReused(sequence) => rejection::Kind::SequenceReused(*sequence),
+        types::Rejection::AnswerNotKept(revision) => rejection::Kind::AnswerNotKept(revision.0),
         types::Rejection::UnknownCommand(kind) => rejection::Kind::UnknownCommand(kind.clone()),
     };
     log::Rejection { kind: Some(kind) }

@@ -11,6 +11,7 @@ use crate::log_v1::{
 
 /// The command of a message.
 pub(crate) fn command(message: log::Command) -> Result<types::Command, DecodeError> {
+    let lease = |command| types::Command::Lease { command, clock: types::LeaseTime(message.lease_clock) };
     Ok(match known(message.kind, "Command.kind")? {
         command::Kind::Put(put) => types::Command::Put(self::put(put)?),
         command::Kind::DeleteRange(delete) => types::Command::DeleteRange(delete_range(delete)?),
@@ -27,6 +28,28 @@ pub(crate) fn command(message: log::Command) -> Result<types::Command, DecodeErr
             client_urls: member.client_urls,
         },
         command::Kind::ChangeMember(change) => types::Command::ChangeMember(change_member(change)?),
+        command::Kind::Conditional(message) => types::Command::Conditional(conditional(message)?),
+        command::Kind::RenewLeases(renew) => {
+            lease(types::LeaseCommand::Renew { grants: renew.grants.into_iter().map(grant).collect() })
+        }
+        command::Kind::GrantLease(grant) => {
+            lease(types::LeaseCommand::Grant { lease: LeaseId(grant.lease), ttl_seconds: grant.ttl_seconds })
+        }
+        command::Kind::RevokeLease(id) => lease(types::LeaseCommand::Revoke { lease: LeaseId(id) }),
+        command::Kind::ExpireLeases(expire) => {
+            lease(types::LeaseCommand::Expire { grants: expire.grants.into_iter().map(grant).collect() })
+        }
+        command::Kind::TickLeaseClock(_) => lease(types::LeaseCommand::Tick),
+        command::Kind::Resolve(resolve) => types::Command::Resolve {
+            session: grant(known(resolve.session, "Resolve.session")?),
+            sequence: resolve.sequence,
+        },
+        command::Kind::ChangeGuard(change) => types::Command::ChangeGuard(types::GuardChange {
+            range: range(change.range, "ChangeGuard.range")?,
+            scope: change.scope.map(scope).transpose()?,
+            fences: all(change.fences, fence)?,
+            overrides: change.overrides,
+        }),
     })
 }
 
@@ -44,6 +67,62 @@ pub(crate) fn outcome(message: log::Outcome) -> Result<types::Outcome, DecodeErr
 /// A field that every writer of this version sets.
 fn known<T>(field: Option<T>, name: &'static str) -> Result<T, DecodeError> {
     field.ok_or(DecodeError::Unknown { field: name })
+}
+
+fn conditional(message: log::Conditional) -> Result<types::Conditional, DecodeError> {
+    use log::conditional::Write;
+    let write = match known(message.write, "Conditional.write")? {
+        Write::Put(put) => types::Write::Put(self::put(put)?),
+        Write::DeleteRange(delete) => types::Write::DeleteRange(delete_range(delete)?),
+        Write::Txn(txn) => types::Write::Txn(self::txn(txn)?),
+    };
+    let session = message.session.map(session_stamp).transpose()?;
+    Ok(types::Conditional { write, fences: all(message.fences, fence)?, session })
+}
+
+fn session_stamp(message: log::SessionStamp) -> Result<types::SessionStamp, DecodeError> {
+    let digest = <[u8; 16]>::try_from(message.digest.as_ref())
+        .map_err(|_| DecodeError::Contradiction { field: "SessionStamp.digest" })?;
+    Ok(types::SessionStamp {
+        session: grant(known(message.session, "SessionStamp.session")?),
+        sequence: message.sequence,
+        first_incomplete: message.first_incomplete,
+        digest: u128::from_be_bytes(digest),
+    })
+}
+
+fn grant(message: log::Grant) -> types::Grant {
+    types::Grant { lease: LeaseId(message.lease), index: types::Index(message.index) }
+}
+
+fn scope(message: log::Scope) -> Result<types::Scope, DecodeError> {
+    Ok(match known(message.kind, "Scope.kind")? {
+        log::scope::Kind::Key(key) => types::Scope::Key(key),
+        log::scope::Kind::Lock(name) => types::Scope::Lock(name),
+    })
+}
+
+fn fence(message: log::Fence) -> Result<types::Fence, DecodeError> {
+    let scope = scope(known(message.scope, "Fence.scope")?)?;
+    Ok(types::Fence { scope, token: Revision(message.token) })
+}
+
+fn lease(message: log::Lease) -> Result<types::Lease, DecodeError> {
+    Ok(types::Lease {
+        grant: grant(known(message.grant, "Lease.grant")?),
+        ttl_seconds: message.ttl_seconds,
+        deadline: types::LeaseTime(message.deadline),
+        keys: message.keys,
+    })
+}
+
+fn resolution(message: log::Resolution) -> Result<types::Resolution, DecodeError> {
+    use log::resolution::Kind;
+    Ok(match known(message.kind, "Resolution.kind")? {
+        Kind::Closed(_) => types::Resolution::Closed,
+        Kind::Answered(answer) => types::Resolution::Answered(Box::new(crate::outcome::decode(&answer)?)),
+        Kind::AppliedAt(revision) => types::Resolution::AppliedAt(Revision(revision)),
+    })
 }
 
 /// A list, each member of it converted.
@@ -216,6 +295,15 @@ fn reply(message: log::Reply) -> Result<types::Reply, DecodeError> {
         reply::Kind::Alarms(alarms) => types::Reply::Alarms(all(alarms.alarms, alarm)?),
         reply::Kind::PublishMember(_) => types::Reply::PublishMember,
         reply::Kind::Member(member) => types::Reply::Member(self::member(member)?),
+        reply::Kind::LeaseGranted(lease) => types::Reply::LeaseGranted(self::lease(lease)?),
+        reply::Kind::LeaseRevoked(_) => types::Reply::LeaseRevoked,
+        reply::Kind::LeasesRenewed(renewed) => types::Reply::LeasesRenewed(all(renewed.leases, lease)?),
+        reply::Kind::LeasesExpired(expired) => {
+            types::Reply::LeasesExpired(expired.grants.into_iter().map(grant).collect())
+        }
+        reply::Kind::LeaseClock(_) => types::Reply::LeaseClock,
+        reply::Kind::GuardChanged(_) => types::Reply::GuardChanged,
+        reply::Kind::Resolved(resolved) => types::Reply::Resolved(resolution(resolved)?),
     })
 }
 
@@ -253,6 +341,29 @@ fn rejection(message: log::Rejection) -> Result<types::Rejection, DecodeError> {
         }
         rejection::Kind::TooManyMembers(members) => types::Rejection::TooManyMembers(members as usize),
         rejection::Kind::CorruptCluster(_) => types::Rejection::CorruptCluster,
+        rejection::Kind::LeaseExists(_) => types::Rejection::LeaseExists,
+        rejection::Kind::LeaseFull(max) => types::Rejection::LeaseFull(max),
+        rejection::Kind::StaleFence(stale) => types::Rejection::StaleFence {
+            scope: scope(known(stale.scope, "StaleFence.scope")?)?,
+            presented: Revision(stale.presented),
+            in_force: stale.in_force.map(Revision),
+        },
+        rejection::Kind::GuardedRange(guarded) => types::Rejection::GuardedRange {
+            range: range(guarded.range, "GuardedRange.range")?,
+            scope: scope(known(guarded.scope, "GuardedRange.scope")?)?,
+        },
+        rejection::Kind::GuardNotFound(_) => types::Rejection::GuardNotFound,
+        rejection::Kind::GuardOverItsLock(covered) => {
+            types::Rejection::GuardOverItsLock { scope: scope(covered)? }
+        }
+        rejection::Kind::TooManyGuards(guards) => types::Rejection::TooManyGuards(guards as usize),
+        rejection::Kind::SessionEnded(_) => types::Rejection::SessionEnded,
+        rejection::Kind::SequenceClosed(sequence) => types::Rejection::SequenceClosed(sequence),
+        rejection::Kind::SequenceAboveWindow(above) => {
+            types::Rejection::SequenceAboveWindow { sequence: above.sequence, max: above.max }
+        }
+        rejection::Kind::SequenceReused(sequence) => types::Rejection::SequenceReused(sequence),
+        rejection::Kind::AnswerNotKept(revision) => types::Rejection::AnswerNotKept(Revision(revision)),
         rejection::Kind::UnknownCommand(kind) => types::Rejection::UnknownCommand(kind),
     })
 }

@@ -28,7 +28,7 @@ pub fn range(reply: RangeReply, header: etcd::ResponseHeader) -> etcd::RangeResp
 /// The answer to a put.
 #[must_use]
 pub fn put(reply: PutReply, header: etcd::ResponseHeader) -> etcd::PutResponse {
-    etcd::PutResponse { header: Some(header), prev_kv: reply.prev_kv.map(key_value) }
+    etcd::PutResponse { header: Some(header), prev_kv: reply.prev_kv.map(key_value), checked: None }
 }
 
 /// The answer to a deletion.
@@ -38,6 +38,7 @@ pub fn delete_range(reply: DeleteRangeReply, header: etcd::ResponseHeader) -> et
         header: Some(header),
         deleted: count(reply.deleted),
         prev_kvs: key_values(reply.prev_kvs),
+        checked: None,
     }
 }
 
@@ -49,6 +50,7 @@ pub fn txn(reply: TxnReply, header: etcd::ResponseHeader) -> etcd::TxnResponse {
         header: Some(header),
         succeeded: reply.succeeded,
         responses: reply.replies.into_iter().map(|reply| operation(reply, inner)).collect(),
+        checked: None,
     }
 }
 
@@ -91,7 +93,18 @@ fn operation(reply: Reply, header: etcd::ResponseHeader) -> etcd::ResponseOp {
         Reply::DeleteRange(reply) => Some(Response::ResponseDeleteRange(delete_range(reply, header))),
         Reply::Txn(reply) => Some(Response::ResponseTxn(txn(reply, header))),
         // No operation of a transaction has these for an answer.
-        Reply::Blank | Reply::Compact | Reply::Alarms(_) | Reply::PublishMember | Reply::Member(_) => None,
+        Reply::Blank
+        | Reply::Compact
+        | Reply::Alarms(_)
+        | Reply::PublishMember
+        | Reply::Member(_)
+        | Reply::LeaseGranted(_)
+        | Reply::LeaseRevoked
+        | Reply::LeasesRenewed(_)
+        | Reply::LeasesExpired(_)
+        | Reply::LeaseClock
+        | Reply::GuardChanged
+        | Reply::Resolved(_) => None,
     };
     etcd::ResponseOp { response }
 }

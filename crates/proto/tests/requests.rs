@@ -36,11 +36,11 @@ fn get(key: &'static str, serializable: bool) -> etcd::RequestOp {
 }
 
 fn nested(success: Vec<etcd::RequestOp>, failure: Vec<etcd::RequestOp>) -> etcd::RequestOp {
-    op(Request::RequestTxn(etcd::TxnRequest { compare: vec![], success, failure }))
+    op(Request::RequestTxn(etcd::TxnRequest { compare: vec![], success, failure, ..Default::default() }))
 }
 
 fn txn(success: Vec<etcd::RequestOp>, failure: Vec<etcd::RequestOp>) -> etcd::TxnRequest {
-    etcd::TxnRequest { compare: vec![], success, failure }
+    etcd::TxnRequest { compare: vec![], success, failure, ..Default::default() }
 }
 
 #[test]
@@ -205,10 +205,22 @@ fn a_nested_answer_keeps_its_shape() {
     let inner = Some(etcd::ResponseHeader { revision: 9, ..Default::default() });
     use etcd::response_op::Response;
     let [put, range, txn] = <[_; 3]>::try_from(answer.responses).unwrap().map(|op| op.response.unwrap());
-    assert_eq!(put, Response::ResponsePut(etcd::PutResponse { header: inner, prev_kv: None }));
+    assert_eq!(
+        put,
+        Response::ResponsePut(etcd::PutResponse { header: inner, prev_kv: None, ..Default::default() })
+    );
     let expected = etcd::RangeResponse { header: inner, kvs: vec![], more: true, count: 4 };
     assert_eq!(range, Response::ResponseRange(expected));
-    let expected = etcd::DeleteRangeResponse { header: inner, deleted: 2, prev_kvs: vec![] };
+    let expected =
+        etcd::DeleteRangeResponse { header: inner, deleted: 2, prev_kvs: vec![], ..Default::default() };
     let responses = vec![etcd::ResponseOp { response: Some(Response::ResponseDeleteRange(expected)) }];
-    assert_eq!(txn, Response::ResponseTxn(etcd::TxnResponse { header: inner, succeeded: false, responses }));
+    assert_eq!(
+        txn,
+        Response::ResponseTxn(etcd::TxnResponse {
+            header: inner,
+            succeeded: false,
+            responses,
+            ..Default::default()
+        })
+    );
 }

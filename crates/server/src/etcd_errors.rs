@@ -27,6 +27,8 @@ fixed! {
     COMPACTED = OutOfRange "etcdserver: mvcc: required revision has been compacted";
     FUTURE_REVISION = OutOfRange "etcdserver: mvcc: required revision is a future revision";
     LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";
+    LEASE_EXISTS = FailedPrecondition "etcdserver: lease already exists";
+    LEASE_TTL_TOO_LARGE = OutOfRange "etcdserver: too large lease TTL";
     PEER_URL_EXISTS = FailedPrecondition "etcdserver: Peer URLs already exists";
     MEMBER_NOT_ENOUGH_STARTED = FailedPrecondition "etcdserver: re-configuration failed due to not enough started members";
     MEMBER_BAD_URLS = InvalidArgument "etcdserver: given member URLs are invalid";

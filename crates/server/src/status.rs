@@ -194,8 +194,31 @@ fn rejected(rejection: &Rejection) -> Told {
         Rejection::MemberTaken { .. } => refused(etcd::PEER_URL_EXISTS, "member_taken", rejection),
         Rejection::TooManyMembers(_) => refused(etcd::TOO_MANY_LEARNERS, "too_many_members", rejection),
         Rejection::CorruptCluster => refused(etcd::CORRUPT, "corrupt_cluster", rejection),
+        Rejection::LeaseExists => refused(etcd::LEASE_EXISTS, "lease_exists", rejection),
+        Rejection::LeaseFull(_) => ours(Code::ResourceExhausted, "lease_full", rejection),
+        Rejection::StaleFence { .. } => ours(Code::FailedPrecondition, "stale_fence", rejection),
+        Rejection::GuardedRange { .. } => ours(Code::FailedPrecondition, "guarded_range", rejection),
+        Rejection::GuardNotFound => ours(Code::FailedPrecondition, "guard_not_found", rejection),
+        Rejection::GuardOverItsLock { .. } => ours(Code::InvalidArgument, "guard_over_its_lock", rejection),
+        Rejection::TooManyGuards(_) => ours(Code::ResourceExhausted, "too_many_guards", rejection),
+        Rejection::SessionEnded => ours(Code::FailedPrecondition, "session_ended", rejection),
+        Rejection::SequenceClosed(_) => ours(Code::FailedPrecondition, "sequence_closed", rejection),
+        Rejection::SequenceAboveWindow { .. } => {
+            ours(Code::FailedPrecondition, "sequence_above_window", rejection)
+        }
+        Rejection::SequenceReused(_) => ours(Code::InvalidArgument, "sequence_reused", rejection),
+        Rejection::AnswerNotKept(_) => Told {
+            applied: AttemptApplied::Yes,
+            ..ours(Code::FailedPrecondition, "answer_not_kept", rejection)
+        },
         Rejection::UnknownCommand(_) => refused(etcd::NOT_CAPABLE, "unknown_command", rejection),
     }
+}
+
+/// A refusal for which etcd has no words.
+fn ours(code: Code, reason: &'static str, rejection: &Rejection) -> Told {
+    let words = rejection.to_string();
+    Told { code, message: format!("ringfence: {words}").into(), reason, applied: AttemptApplied::No, words }
 }
 
 fn propose(error: &ProposeError) -> Told {

@@ -74,6 +74,7 @@ async fn transactions_write_or_only_read() {
         compare: vec![absent],
         success: vec![op(Op::RequestPut(put("k", "v"))), op(Op::RequestRange(range("k", "")))],
         failure: vec![op(Op::RequestRange(range("k", "")))],
+        ..Default::default()
     };
     let created = kv.txn(create.clone()).await.unwrap().into_inner();
     assert!(created.succeeded);

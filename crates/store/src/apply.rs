@@ -86,6 +86,7 @@ pub(crate) fn carry_out(
             return Ok(changed.map(|member| applied(state, Reply::Member(member))));
         }
         Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) => {}
+        _ => unimplemented!(),
     }
     let mut transaction = Transaction::new(sources, state);
     let reply = match command {
@@ -95,7 +96,8 @@ pub(crate) fn carry_out(
         Command::Compact { .. }
         | Command::ChangeAlarm { .. }
         | Command::PublishMember { .. }
-        | Command::ChangeMember(_) => {
+        | Command::ChangeMember(_)
+        | _ => {
             unreachable!("answered above")
         }
     };

@@ -34,6 +34,7 @@ mod meta;
 mod options;
 mod read;
 mod rebuild;
+mod rights;
 mod roster;
 mod row;
 mod scrub;

@@ -172,6 +172,16 @@ impl Store {
         self.current.read().clone()
     }
 
+    /// Leases whose deadlines are at or before `clock`, the earliest first, up to `count_max` of them.
+    #[must_use]
+    pub fn due_leases(
+        &self,
+        _clock: ringfence_types::LeaseTime,
+        _count_max: usize,
+    ) -> Vec<ringfence_types::Grant> {
+        unimplemented!()
+    }
+
     /// Memory of the head: what the next checkpoint will merge.
     #[must_use]
     pub fn head_bytes(&self) -> usize {

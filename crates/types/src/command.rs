@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 
+use crate::fence::{Fence, Guard, SessionStamp};
 use crate::key::{KeyRange, LeaseId, Revision};
+use crate::lease::{Grant, LeaseTime};
 use crate::member::MemberChange;
 use crate::position::NodeId;
 use crate::query::RangeQuery;
@@ -42,6 +44,98 @@ pub enum Command {
         /// Whether it is raised from now on.
         raised: bool,
     },
+    /// A write that happens only under conditions, or once however often it is sent.
+    Conditional(Conditional),
+    /// Something about leases, with the leader's reading of the lease clock.
+    Lease {
+        /// What is to be done.
+        command: LeaseCommand,
+        /// The reading; put in by the leader when it proposes the command, 0 until then.
+        clock: LeaseTime,
+    },
+    /// Set, change or remove a guard.
+    ChangeGuard(GuardChange),
+    /// Make a write of a session definite: its answer if it has one, else it can never be applied any more.
+    Resolve {
+        /// The session.
+        session: Grant,
+        /// The write's number in it.
+        sequence: u64,
+    },
+}
+
+/// A write that happens only under conditions, or once however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conditional {
+    /// What is written.
+    pub write: Write,
+    /// All of them must hold when the write is applied, whatever branch a transaction takes.
+    pub fences: Vec<Fence>,
+    /// The write's place in a session.
+    pub session: Option<SessionStamp>,
+}
+
+/// A write of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Store a value under a key.
+    Put(Put),
+    /// Delete a range of keys.
+    DeleteRange(DeleteRange),
+    /// Compare, then do one of two lists of operations.
+    Txn(Txn),
+}
+
+/// What is done about leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseCommand {
+    /// Grant a lease.
+    Grant {
+        /// Its number, not 0.
+        lease: LeaseId,
+        /// How long it lasts from its grant or a renewal on, in seconds.
+        ttl_seconds: u64,
+    },
+    /// End a lease now, with all keys that hang on it.
+    Revoke {
+        /// Its number.
+        lease: LeaseId,
+    },
+    /// Let leases begin anew.
+    Renew {
+        /// The grants; those that have ended stay ended.
+        grants: Vec<Grant>,
+    },
+    /// End those leases whose deadlines the clock has reached.
+    Expire {
+        /// The grants that seem to be due.
+        grants: Vec<Grant>,
+    },
+    /// Only carry the clock.
+    Tick,
+}
+
+/// A change of the guards. Over a key range that is guarded already it needs a current fence of the scope of each guard that
+/// it overlaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardChange {
+    /// The keys, and the scope that writes of them shall need; none to remove the guard on exactly these keys.
+    pub range: KeyRange,
+    /// The scope, or none to remove the guard.
+    pub scope: Option<crate::fence::Scope>,
+    /// Fences that the change carries.
+    pub fences: Vec<Fence>,
+    /// Whether an administrator does it without the fences that it needs.
+    pub overrides: bool,
+}
+
+impl GuardChange {
+    /// The guard that shall be there afterwards.
+    #[must_use]
+    pub fn guard(&self) -> Option<Guard> {
+        let scope = self.scope.clone()?;
+        Some(Guard { range: self.range.clone(), scope })
+    }
 }
 
 /// Store a value under a key.

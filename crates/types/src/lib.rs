@@ -3,10 +3,13 @@
 //!
 //! Nothing here does I/O, reads a clock or can be serialised: only `ringfence-proto` turns these types into bytes and
 //! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] (what is asked),
-//! [`command`] (what is replicated), [`member`] (who belongs to the cluster), [`outcome`] (what comes back), [`limits`] (how much of it).
+//! [`lease`] and [`fence`] (what writes may hang on), [`command`] (what is replicated), [`member`] (who belongs to the cluster),
+//! [`outcome`] (what comes back), [`limits`] (how much of it).
 
 pub mod command;
+pub mod fence;
 pub mod key;
+pub mod lease;
 pub mod limits;
 pub mod member;
 pub mod outcome;
@@ -14,13 +17,16 @@ pub mod position;
 pub mod query;
 
 pub use command::{
-    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Operation, Put,
-    PutLease, PutValue, Txn,
+    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, Conditional, DeleteRange,
+    GuardChange, LeaseCommand, Operation, Put, PutLease, PutValue, Txn, Write,
 };
+pub use fence::{Fence, Guard, Holder, Scope, SessionStamp};
 pub use key::{KeyRange, KeyValue, LeaseId, RangeEnd, Revision};
+pub use lease::{Grant, Lease, LeaseTime};
 pub use member::{Member, MemberChange, Wanted};
 pub use outcome::{
-    Applied, DeleteRangeReply, Event, EventKind, Outcome, PutReply, RangeReply, Rejection, Reply, TxnReply,
+    Applied, DeleteRangeReply, Event, EventKind, Outcome, PutReply, RangeReply, Rejection, Reply, Resolution,
+    TxnReply,
 };
 pub use position::{Index, LogId, NodeId, Term};
 pub use query::{Freshness, RangeQuery, SortOrder, SortTarget};

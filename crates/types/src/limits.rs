@@ -48,6 +48,28 @@ pub const MEMBER_URLS_MAX: usize = 8;
 /// The longest name or address of a member, in bytes.
 pub const MEMBER_TEXT_BYTES_MAX: usize = 1 << 10;
 
+/// The shortest lease, in seconds; a shorter one asked for is made this long, and the answer says so.
+pub const LEASE_TTL_SECONDS_MIN: u64 = 2;
+/// The longest lease, in seconds, as in etcd.
+pub const LEASE_TTL_SECONDS_MAX: u64 = 9_000_000_000;
+/// Most keys that may hang on one lease: they end together, in one entry.
+pub const LEASE_KEYS_MAX: u32 = 10_000;
+/// Most leases that one entry renews.
+pub const LEASES_RENEWED_AT_ONCE_MAX: usize = 4_096;
+/// Most leases that one entry ends.
+pub const LEASES_ENDED_AT_ONCE_MAX: usize = 256;
+
+/// Most fences that a write may carry.
+pub const FENCES_MAX: usize = 16;
+/// Most guards of a cluster: each write is held against all of them.
+pub const GUARDS_MAX: usize = 1_024;
+/// Most answers that are kept of a session, and so most writes of it that may be under way.
+pub const SESSION_ANSWERS_MAX: u64 = 256;
+/// Most bytes of answers that are kept of a session.
+pub const SESSION_BYTES_MAX: u64 = 1 << 20;
+/// The largest answer that is kept whole.
+pub const SESSION_ANSWER_BYTES_MAX: usize = 64 << 10;
+
 /// Longest that a client's request may wait for Raft when the client names no deadline of its own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::command::Alarm;
-use crate::key::{KeyValue, Revision};
+use crate::fence::Scope;
+use crate::key::{KeyRange, KeyValue, LeaseId, Revision};
+use crate::lease::{Grant, Lease};
 use crate::member::Member;
 use crate::position::NodeId;
 
@@ -41,6 +43,31 @@ pub enum Reply {
     PublishMember,
     /// The member as it is wanted now.
     Member(Member),
+    /// The lease that was granted.
+    LeaseGranted(Lease),
+    /// The lease has ended, and its keys with it.
+    LeaseRevoked,
+    /// Those of the leases that are in force, as they are now.
+    LeasesRenewed(Vec<Lease>),
+    /// The leases that have ended by this command.
+    LeasesExpired(Vec<Grant>),
+    /// The lease clock is carried on.
+    LeaseClock,
+    /// The guards are as wanted.
+    GuardChanged,
+    /// What a write of a session came to.
+    Resolved(Resolution),
+}
+
+/// What a write of a session came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// It was never applied, and never will be.
+    Closed,
+    /// It was carried out or refused, with this answer.
+    Answered(Box<Outcome>),
+    /// It was carried out at this revision; its answer was too large to be kept.
+    AppliedAt(Revision),
 }
 
 /// Answer to a put.
@@ -124,6 +151,65 @@ pub enum Rejection {
     /// The alarm CORRUPT is raised: the members have different states.
     #[error("the members have different states, and nobody can say which is right: writes are refused")]
     CorruptCluster,
+    /// The lease's number is in use.
+    #[error("lease already exists")]
+    LeaseExists,
+    /// As many keys as may hang on one lease do.
+    #[error("{0} keys hang on the lease, as many as may")]
+    LeaseFull(u32),
+    /// A fence of the write does not hold.
+    #[error(
+        "stale fence: the write carries token {presented} of {scope}, {}",
+        in_force.map_or("which nobody holds".to_owned(), |token| format!("and token {token} is in force"))
+    )]
+    StaleFence {
+        /// What the fence is about.
+        scope: Scope,
+        /// The token that the write carries.
+        presented: Revision,
+        /// The token in force; none where nobody holds the scope.
+        in_force: Option<Revision>,
+    },
+    /// A write of guarded keys carries no current fence of the guard's scope.
+    #[error("the keys {} are guarded: a write of them needs a fence of {scope}", range.start.escape_ascii())]
+    GuardedRange {
+        /// The guarded keys.
+        range: KeyRange,
+        /// The scope whose fence they want.
+        scope: Scope,
+    },
+    /// There is no guard on exactly these keys.
+    #[error("there is no guard on exactly these keys")]
+    GuardNotFound,
+    /// The guard would cover keys that decide who holds a guard's scope: nobody could take it any more.
+    #[error("a guard must not cover the keys that decide who holds {scope}")]
+    GuardOverItsLock {
+        /// The scope that would be covered.
+        scope: Scope,
+    },
+    /// There are as many guards as may be.
+    #[error("there are {0} guards, as many as may be")]
+    TooManyGuards(usize),
+    /// The session's lease has ended, or was never granted so.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The write's number is below the smallest one that is open in its session, or was closed.
+    #[error("sequence {0} of the session is closed: this attempt is not applied")]
+    SequenceClosed(u64),
+    /// The write's number is too far above the smallest one that is open in its session.
+    #[error("sequence {sequence} of the session is above its window: {max} may be open")]
+    SequenceAboveWindow {
+        /// The number.
+        sequence: u64,
+        /// How many may be open.
+        max: u64,
+    },
+    /// The number was used for another write.
+    #[error("sequence {0} of the session was used for another request")]
+    SequenceReused(u64),
+    /// The write was carried out before, and its answer was too large to be kept.
+    #[error("the write was applied before, at revision {0}; its answer was too large to be kept")]
+    AnswerNotKept(Revision),
     /// The command is of a kind that this build does not know. Cannot happen while the cluster version gates new kinds.
     #[error("unknown command: {0}")]
     UnknownCommand(String),
@@ -157,7 +243,7 @@ impl Event {
             mod_revision: revision,
             version: 0,
             value: Bytes::new(),
-            lease: crate::key::LeaseId(0),
+            lease: LeaseId(0),
         };
         Event { kind: EventKind::Delete, kv }
     }

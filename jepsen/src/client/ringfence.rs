@@ -106,6 +106,7 @@ fn txn(demands: &[(String, Demand)], steps: &[Step]) -> TxnRequest {
         compare: demands.iter().map(|(key, demand)| compare(key, demand)).collect(),
         success: steps.iter().map(operation).collect(),
         failure: Vec::new(),
+        ..Default::default()
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Del {
 impl Del {
     pub(crate) async fn run(self, shared: &Shared) -> Result<(), Failure> {
         let (key, range_end) = self.range.to_etcd();
-        let request = DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv };
+        let request = DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv, ..Default::default() };
         let answer = shared.client()?.delete_range(request).await?;
         match shared.output {
             Output::Json => print_json(&json!({

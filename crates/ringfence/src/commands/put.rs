@@ -56,6 +56,7 @@ impl Put {
             prev_kv: self.prev_kv,
             ignore_value: self.ignore_value,
             ignore_lease: self.ignore_lease,
+            ..Default::default()
         };
         let answer = shared.client()?.put(request).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision);

@@ -54,6 +54,11 @@ impl Model {
             Command::ChangeMember(_) | Command::Compact { .. } => unreachable!(),
             // Refuses everything that follows, so that nothing is generated with it: it has a scenario of its own.
             Command::ChangeAlarm { .. } => unreachable!("the model knows no alarms"),
+            // Leases, fences, guards and sessions have a model of their own.
+            Command::Conditional(_)
+            | Command::Lease { .. }
+            | Command::ChangeGuard(_)
+            | Command::Resolve { .. } => unreachable!("the model knows keys alone"),
         };
         let Step { keys, events, .. } = step;
         if !events.is_empty() {

@@ -110,7 +110,7 @@ impl Worker {
             target_union: Some(TargetUnion::Version(-1)),
         };
         let put = RequestOp { request: Some(Request::RequestPut(self.put(key))) };
-        TxnRequest { compare: vec![compare], success: vec![put], failure: Vec::new() }
+        TxnRequest { compare: vec![compare], success: vec![put], failure: Vec::new(), ..Default::default() }
     }
 }
 

@@ -87,6 +87,7 @@ impl TxnJson {
             compare: self.compare.into_iter().map(CompareJson::into_request).collect::<Result<_, _>>()?,
             success: operations(self.success)?,
             failure: operations(self.failure)?,
+            ..Default::default()
         })
     }
 }
@@ -126,7 +127,12 @@ impl OperationJson {
             }
             OperationJson::Del(range) => {
                 let (key, range_end) = range.into_etcd()?;
-                Request::RequestDeleteRange(DeleteRangeRequest { key, range_end, prev_kv: false })
+                Request::RequestDeleteRange(DeleteRangeRequest {
+                    key,
+                    range_end,
+                    prev_kv: false,
+                    ..Default::default()
+                })
             }
             OperationJson::Put(put) => Request::RequestPut(PutRequest {
                 key: bytes_of("key", put.key, put.key_b64)?,

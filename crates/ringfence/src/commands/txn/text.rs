@@ -122,7 +122,7 @@ fn get((key, range_end): (Bytes, Bytes)) -> Request {
 }
 
 fn del((key, range_end): (Bytes, Bytes)) -> Request {
-    Request::RequestDeleteRange(DeleteRangeRequest { key, range_end, prev_kv: false })
+    Request::RequestDeleteRange(DeleteRangeRequest { key, range_end, prev_kv: false, ..Default::default() })
 }
 
 /// The words of a line: separated by white space, or in double quotes; a `#` outside quotes ends the line.
