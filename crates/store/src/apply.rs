@@ -7,13 +7,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfence_proto::command::{self, DecodeError};
-use ringfence_types::{Alarm, Applied, Command, Index, LogId, Outcome, Rejection, Reply, Revision};
+use ringfence_types::{
+    Alarm, Applied, Command, Conditional, Fence, Grant, GuardChange, Index, KeyRange, LeaseCommand, LogId,
+    Outcome, Rejection, Reply, Revision, Write,
+};
 
 use crate::error::{ReadError, StoreError};
+use crate::fences::{self, WriteRef};
+use crate::record_layout;
 use crate::roster;
 use crate::sources::Sources;
 use crate::state::State;
-use crate::transaction::Transaction;
+use crate::transaction::{Made, Transaction};
 
 /// An entry of the log.
 #[derive(Debug, Clone)]
@@ -50,7 +55,10 @@ pub(crate) fn entry(sources: &Sources, state: &mut State, entry: &Entry) -> Resu
             Ok(applied(state, Reply::Blank))
         }
         Payload::Command(bytes) => match command::decode(bytes) {
-            Ok(command) => carry_out(sources, state, &command, entry.log_id.index, bytes.len())?,
+            Ok(command) => {
+                let place = Place { index: entry.log_id.index, entry_bytes: bytes.len() };
+                carry_out(sources, state, &command, place)?
+            }
             Err(error @ DecodeError::Unknown { .. }) => Err(Rejection::UnknownCommand(error.to_string())),
             Err(error) => {
                 return Err(StoreError::Command { index: entry.log_id.index.0, reason: error.to_string() });
@@ -61,60 +69,229 @@ pub(crate) fn entry(sources: &Sources, state: &mut State, entry: &Entry) -> Resu
     Ok(outcome)
 }
 
-/// Carries out one command that stands at `index`, in `entry_bytes` bytes.
+/// Where a command stands in the log, and how large its entry is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub index: Index,
+    pub entry_bytes: usize,
+}
+
+/// Carries out one command.
 pub(crate) fn carry_out(
     sources: &Sources,
     state: &mut State,
     command: &Command,
-    index: Index,
-    entry_bytes: usize,
+    place: Place,
 ) -> Result<Outcome, StoreError> {
+    if state.is_corrupt() && is_refused_when_corrupt(command) {
+        return Ok(Err(Rejection::CorruptCluster));
+    }
     match command {
-        Command::ChangeAlarm { alarm, raised } => return Ok(change_alarm(state, *alarm, *raised)),
-        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compact { .. }
-            if state.is_corrupt() =>
-        {
-            return Ok(Err(Rejection::CorruptCluster));
+        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) => {
+            in_transaction(sources, state, place, |transaction| write_keys(transaction, command))
         }
-        Command::Compact { revision } => return Ok(compact(state, *revision)),
+        Command::Conditional(conditional) => conditionally(sources, state, place, conditional),
+        Command::Lease { command, clock } => {
+            // The clock never goes back, whatever a leader of before may have read.
+            state.lease_clock = state.lease_clock.max(*clock);
+            match command {
+                LeaseCommand::Expire { grants } => expire(sources, state, place, grants),
+                command => {
+                    let now = state.lease_clock;
+                    in_transaction(sources, state, place, |transaction| {
+                        transaction.change_leases(command, now, place.index)
+                    })
+                }
+            }
+        }
+        Command::ChangeGuard(change) => change_guard(sources, state, place, change),
+        Command::Resolve { session, sequence } => in_transaction(sources, state, place, |transaction| {
+            transaction.resolve(*session, *sequence).map(Reply::Resolved)
+        }),
+        Command::ChangeAlarm { alarm, raised } => Ok(change_alarm(state, *alarm, *raised)),
+        Command::Compact { revision } => Ok(compact(state, *revision)),
         Command::PublishMember { id, name, peer_urls, client_urls } => {
             let published = roster::publish(state.members_mut(), *id, name, peer_urls, client_urls);
-            return Ok(published.map(|()| applied(state, Reply::PublishMember)));
+            Ok(published.map(|()| applied(state, Reply::PublishMember)))
         }
         Command::ChangeMember(change) => {
-            let changed = roster::change(state.members_mut(), change, index);
-            return Ok(changed.map(|member| applied(state, Reply::Member(member))));
+            let changed = roster::change(state.members_mut(), change, place.index);
+            Ok(changed.map(|member| applied(state, Reply::Member(member))))
         }
-        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) => {}
-        _ => unimplemented!(),
+    }
+}
+
+/// Everything that changes keys, or decides who may. Renewals go on, so that no lease ends by what the members differ in.
+fn is_refused_when_corrupt(command: &Command) -> bool {
+    match command {
+        Command::Put(_)
+        | Command::DeleteRange(_)
+        | Command::Txn(_)
+        | Command::Conditional(_)
+        | Command::ChangeGuard(_)
+        | Command::Resolve { .. }
+        | Command::Compact { .. } => true,
+        Command::Lease { command, .. } => !matches!(command, LeaseCommand::Renew { .. } | LeaseCommand::Tick),
+        Command::ChangeAlarm { .. } | Command::PublishMember { .. } | Command::ChangeMember(_) => false,
+    }
+}
+
+/// A plain write: guards count for it too.
+fn write_keys(transaction: &mut Transaction<'_>, command: &Command) -> Result<Reply, ReadError> {
+    match command {
+        Command::Put(put) => {
+            transaction.check_guards(WriteRef::Range(&KeyRange::single(put.key.clone())), &[])?;
+            transaction.put(put).map(Reply::Put)
+        }
+        Command::DeleteRange(delete) => {
+            transaction.check_guards(WriteRef::Range(&delete.range), &[])?;
+            transaction.delete_range(delete).map(Reply::DeleteRange)
+        }
+        Command::Txn(txn) => {
+            transaction.check_guards(WriteRef::Txn(txn), &[])?;
+            transaction.txn(txn).map(Reply::Txn)
+        }
+        other => unreachable!("no plain write of keys: {other:?}"),
+    }
+}
+
+/// In order: the session, fences and guards, then the write itself.
+fn conditionally(
+    sources: &Sources,
+    state: &mut State,
+    place: Place,
+    conditional: &Conditional,
+) -> Result<Outcome, StoreError> {
+    let Conditional { write, fences, session } = conditional;
+    if let Some(stamp) = session {
+        match refusable(Transaction::new(sources, state).recall(stamp))? {
+            Ok(None) => {}
+            Ok(Some(answered)) => return Ok(answered),
+            Err(rejection) => return Ok(Err(rejection)),
+        }
     }
     let mut transaction = Transaction::new(sources, state);
-    let reply = match command {
-        Command::Put(put) => transaction.put(put).map(Reply::Put),
-        Command::DeleteRange(delete) => transaction.delete_range(delete).map(Reply::DeleteRange),
-        Command::Txn(txn) => transaction.txn(txn).map(Reply::Txn),
-        Command::Compact { .. }
-        | Command::ChangeAlarm { .. }
-        | Command::PublishMember { .. }
-        | Command::ChangeMember(_)
-        | _ => {
-            unreachable!("answered above")
+    let written = fenced(&mut transaction, write, fences);
+    let outcome = match refusable(written)? {
+        Ok(reply) => Ok(Applied { revision: transaction.revision(), reply }),
+        Err(rejection) => {
+            // Of a refused write nothing is left but its answer.
+            transaction = Transaction::new(sources, state);
+            Err(rejection)
         }
     };
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(ReadError::Rejected(rejection)) => return Ok(Err(rejection)),
-        Err(ReadError::Store(error)) => return Err(error),
-    };
-    let (changes, replaced) = transaction.into_changes();
+    if let Some(stamp) = session {
+        refusable(transaction.keep_answer(stamp, &outcome))?
+            .unwrap_or_else(|rejection| unreachable!("the session was open a moment ago: {rejection}"));
+    }
+    let made = transaction.finish();
+    commit(sources, state, place, made)?;
+    Ok(outcome)
+}
+
+fn fenced(transaction: &mut Transaction<'_>, write: &Write, fences: &[Fence]) -> Result<Reply, ReadError> {
+    transaction.check_fences(fences)?;
+    fences::touched(write, |touched| transaction.check_guards(touched, fences))?;
+    let reply = match write {
+        Write::Put(put) => transaction.put(put).map(Reply::Put),
+        Write::DeleteRange(delete) => transaction.delete_range(delete).map(Reply::DeleteRange),
+        Write::Txn(txn) => transaction.txn(txn).map(Reply::Txn),
+    }?;
+    transaction.enter_candidates()?;
+    Ok(reply)
+}
+
+/// Ends those of the leases that are due, each at a revision of its own.
+fn expire(
+    sources: &Sources,
+    state: &mut State,
+    place: Place,
+    grants: &[Grant],
+) -> Result<Outcome, StoreError> {
+    let mut expired = Vec::new();
+    for grant in grants {
+        let mut transaction = Transaction::new(sources, state);
+        let Some(lease) = transaction.due(*grant, state.lease_clock)? else { continue };
+        refusable(transaction.end_lease(&lease))?
+            .unwrap_or_else(|rejection| unreachable!("nothing refuses the end of a lease: {rejection}"));
+        let made = transaction.finish();
+        commit(sources, state, place, made)?;
+        expired.push(*grant);
+    }
+    Ok(Ok(applied(state, Reply::LeasesExpired(expired))))
+}
+
+fn change_guard(
+    sources: &Sources,
+    state: &mut State,
+    place: Place,
+    change: &GuardChange,
+) -> Result<Outcome, StoreError> {
+    let mut transaction = Transaction::new(sources, state);
+    match refusable(transaction.change_guard(change))? {
+        Ok(guards) => {
+            let made = transaction.finish();
+            commit(sources, state, place, made)?;
+            state.guards = guards;
+            Ok(Ok(applied(state, Reply::GuardChanged)))
+        }
+        Err(rejection) => Ok(Err(rejection)),
+    }
+}
+
+/// Carries out a command that either makes all of its changes or none.
+fn in_transaction(
+    sources: &Sources,
+    state: &mut State,
+    place: Place,
+    run: impl FnOnce(&mut Transaction<'_>) -> Result<Reply, ReadError>,
+) -> Result<Outcome, StoreError> {
+    let mut transaction = Transaction::new(sources, state);
+    let reply = run(&mut transaction).and_then(|reply| {
+        transaction.enter_candidates()?;
+        Ok(reply)
+    });
+    match refusable(reply)? {
+        Ok(reply) => {
+            let made = transaction.finish();
+            commit(sources, state, place, made)?;
+            Ok(Ok(applied(state, reply)))
+        }
+        Err(rejection) => Ok(Err(rejection)),
+    }
+}
+
+/// Parts a refusal, which is an answer, from a failure, which is the end.
+fn refusable<T>(result: Result<T, ReadError>) -> Result<Result<T, Rejection>, StoreError> {
+    match result {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(ReadError::Rejected(rejection)) => Ok(Err(rejection)),
+        Err(ReadError::Store(error)) => Err(error),
+    }
+}
+
+/// Makes what a command has made a part of the state.
+fn commit(sources: &Sources, state: &mut State, place: Place, made: Made) -> Result<(), StoreError> {
+    let Made { changes, replaced, records } = made;
+    for (key, value) in records {
+        let before = sources.record(None, &key, u64::MAX)?;
+        if before == value {
+            continue;
+        }
+        state.account_record(&key, before.as_ref(), value.as_ref());
+        if record_layout::is_lease(&key) {
+            sources.deadlines.change(&key, before.as_ref(), value.as_ref())?;
+        }
+        sources.head.insert_record(key, place.index.0, value);
+    }
     if !changes.is_empty() {
         for (change, replaced) in changes.iter().zip(&replaced) {
             state.account(change, replaced.as_ref());
         }
-        sources.head.insert(changes, entry_bytes);
+        sources.head.insert(changes, place.entry_bytes);
         state.revision = state.revision.next();
     }
-    Ok(Ok(applied(state, reply)))
+    Ok(())
 }
 
 fn applied(state: &State, reply: Reply) -> Applied {

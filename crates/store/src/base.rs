@@ -21,6 +21,8 @@ pub(crate) struct Base {
     // The tables are closed before the file: a closed file can no longer be read.
     pub index: ReadOnlyTable<IndexKey, IndexValue>,
     pub history: ReadOnlyTable<StampKey, &'static [u8]>,
+    /// None in a file of a version that knew none.
+    records: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     pub file: Arc<OpenFile>,
     pub state: State,
     /// Everything up to here has been swept by compaction.
@@ -37,7 +39,8 @@ impl Base {
             let (state, Housekeeping { swept, row_bytes }) = meta::read(&transaction)?;
             let index = transaction.open_table(INDEX)?;
             let history = transaction.open_table(HISTORY)?;
-            Ok(Base { index, history, file, state, swept, row_bytes })
+            let records = meta::open_records(&transaction)?;
+            Ok(Base { index, history, records, file, state, swept, row_bytes })
         })
     }
 
@@ -72,6 +75,22 @@ impl Base {
             }
             Ok(Bytes::copy_from_slice(found.value))
         })
+    }
+
+    /// A record.
+    pub fn record(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let Some(records) = &self.records else { return Ok(None) };
+        guarded(|| Ok(records.get(key)?.map(|guard| Bytes::copy_from_slice(guard.value()))))
+    }
+
+    /// The records from `start` on.
+    pub fn records(
+        &self,
+        start: Bound<&Bytes>,
+    ) -> Result<Option<Range<'static, &'static [u8], &'static [u8]>>, StoreError> {
+        let Some(records) = &self.records else { return Ok(None) };
+        let start = start.map(|key| key.as_ref());
+        guarded(|| Ok(Some(records.range::<&[u8]>((start, Bound::Unbounded))?)))
     }
 
     /// Every version of every key, by key, newest first.

@@ -13,6 +13,7 @@ use crate::file::guarded;
 use crate::head::Head;
 use crate::layout::{self, HISTORY, INDEX};
 use crate::meta::{self, Housekeeping};
+use crate::record_layout::RECORDS;
 use crate::row::Stamp;
 use crate::sources::Sources;
 use crate::state::{Position, State};
@@ -60,6 +61,7 @@ impl Store {
             head: Arc::default(),
             frozen: Some(Arc::clone(&sources.head)),
             base: Arc::clone(&sources.base),
+            deadlines: Arc::clone(&sources.deadlines),
         });
         Some((Arc::clone(&sources.head), Arc::clone(&sources.base), Arc::clone(&current.state)))
     }
@@ -74,6 +76,7 @@ struct Merged {
 fn merge(head: &Head, base: &Base, state: &State, sweeps: bool) -> Result<Merged, StoreError> {
     let transaction = base.file.begin_write()?;
     merge_index(&transaction, head)?;
+    merge_records(&transaction, head)?;
     let (rows, added) = merge_history(&transaction, head)?;
     let swept = match sweeps {
         true => compaction::sweep(&transaction, base.swept, state.compacted)?,
@@ -93,6 +96,18 @@ fn merge_index(transaction: &WriteTransaction, head: &Head) -> Result<(), StoreE
     for (key, row) in head.versions() {
         layout::encode_index_key(&key, row.stamp, &mut key_bytes);
         index.insert(key_bytes.as_slice(), &layout::encode_index_value(&row))?;
+    }
+    Ok(())
+}
+
+/// Of each record its newest version alone is kept.
+fn merge_records(transaction: &WriteTransaction, head: &Head) -> Result<(), StoreError> {
+    let mut records = transaction.open_table(RECORDS)?;
+    for (key, value) in head.records(Bound::Unbounded, u64::MAX) {
+        match value {
+            Some(value) => drop(records.insert(key.as_ref(), value.as_ref())?),
+            None => drop(records.remove(key.as_ref())?),
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::backend::{FileBackend, OverlayBackend};
 use crate::error::StoreError;
 use crate::layout::{self, HISTORY, INDEX, STATE_FILE};
 use crate::meta::{self, Housekeeping};
+use crate::record_layout::RECORDS;
 use crate::row::Stamp;
 use crate::state::State;
 
@@ -180,6 +181,7 @@ fn create_state_file(disk: &dyn Disk, cache_bytes: usize) -> Result<(), StoreErr
     meta::write(&transaction, &State::empty(), housekeeping)?;
     transaction.open_table(INDEX)?;
     transaction.open_table(HISTORY)?;
+    transaction.open_table(RECORDS)?;
     transaction.commit()?;
     finish(disk, open, &name, STATE_FILE)
 }

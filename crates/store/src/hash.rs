@@ -52,6 +52,7 @@ enum Table {
     Meta = 3,
     Chain = 4,
     Alarm = 5,
+    Record = 6,
 }
 
 fn hasher(table: Table) -> SipHasher13 {
@@ -92,6 +93,15 @@ pub(crate) fn member(member: &Member) -> RowHash {
 pub(crate) fn alarm(alarm: Alarm) -> RowHash {
     let mut hasher = hasher(Table::Alarm);
     hasher.write(&layout::encode_alarm(alarm));
+    finish(&hasher)
+}
+
+/// The hash of a record of one of the small tables.
+pub(crate) fn record(key: &[u8], value: &[u8]) -> RowHash {
+    let mut hasher = hasher(Table::Record);
+    hasher.write(&layout::length(key).to_be_bytes());
+    hasher.write(key);
+    hasher.write(value);
     finish(&hasher)
 }
 

@@ -18,12 +18,35 @@ use crate::row::{Change, Row, Stamp};
 /// What a row takes in memory beside its key, its value and the entry it came in: nodes, counters and copies of fields.
 const ROW_OVERHEAD_BYTES: usize = 400;
 
-/// Rows by key, newest first, and the same rows by time.
+/// What a record takes in memory beside its key and its value.
+const RECORD_OVERHEAD_BYTES: usize = 160;
+
+/// Rows by key, newest first, and the same rows by time; and records by key, newest first.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     index: SkipMap<HeadKey, HeadRow>,
     history: RwLock<Vec<Change>>,
+    records: SkipMap<HeadRecordKey, Option<Bytes>>,
     bytes: AtomicUsize,
+}
+
+/// A record's version: its key, and the entry that made it.
+#[derive(Debug, PartialEq, Eq)]
+struct HeadRecordKey {
+    key: Bytes,
+    index: u64,
+}
+
+impl Ord for HeadRecordKey {
+    fn cmp(&self, other: &HeadRecordKey) -> Ordering {
+        self.key.cmp(&other.key).then_with(|| other.index.cmp(&self.index))
+    }
+}
+
+impl PartialOrd for HeadRecordKey {
+    fn partial_cmp(&self, other: &HeadRecordKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -78,6 +101,39 @@ impl Head {
         self.index.is_empty()
     }
 
+    /// Adds what the entry `index` made of a record: none where it removed it.
+    pub fn insert_record(&self, key: Bytes, index: u64, value: Option<Bytes>) {
+        let bytes = key.len() + value.as_ref().map_or(0, Bytes::len) + RECORD_OVERHEAD_BYTES;
+        self.records.insert(HeadRecordKey { key, index }, value);
+        self.bytes.fetch_add(bytes, atomic::Ordering::Relaxed);
+    }
+
+    /// A record as it was after the entry `until`, or that it was removed by then, if the head knows of it.
+    pub fn record(&self, key: &Bytes, until: u64) -> Option<Option<Bytes>> {
+        let probe = HeadRecordKey { key: key.clone(), index: until };
+        let entry = self.records.lower_bound(Bound::Included(&probe))?;
+        (entry.key().key == *key).then(|| entry.value().clone())
+    }
+
+    /// Whether there are any records.
+    pub fn has_records(&self) -> bool {
+        !self.records.is_empty()
+    }
+
+    /// The records from `start` on, each as it was after the entry `until`.
+    pub fn records(&self, start: Bound<&Bytes>, until: u64) -> HeadRecords<'_> {
+        let entry = match start {
+            Bound::Included(key) => self
+                .records
+                .lower_bound(Bound::Included(&HeadRecordKey { key: key.clone(), index: u64::MAX })),
+            Bound::Excluded(key) => {
+                self.records.lower_bound(Bound::Excluded(&HeadRecordKey { key: key.clone(), index: 0 }))
+            }
+            Bound::Unbounded => self.records.front(),
+        };
+        HeadRecords { head: self, entry, until }
+    }
+
     /// The newest version of `key` at `revision`, tombstones included, if the head has one.
     pub fn newest(&self, key: &Bytes, revision: Revision) -> Option<(Row, Bytes)> {
         let probe = HeadKey { key: key.clone(), stamp: Stamp::last_of(revision) };
@@ -129,6 +185,40 @@ impl Head {
         let history = self.history.read();
         let first = history.partition_point(|change| change.row.stamp < from);
         history[first..].iter().take(count_max).cloned().collect()
+    }
+}
+
+/// Walks over records, by key.
+pub(crate) struct HeadRecords<'a> {
+    head: &'a Head,
+    /// A version of the next key.
+    entry: Option<Entry<'a, HeadRecordKey, Option<Bytes>>>,
+    until: u64,
+}
+
+impl Iterator for HeadRecords<'_> {
+    type Item = (Bytes, Option<Bytes>);
+
+    fn next(&mut self) -> Option<(Bytes, Option<Bytes>)> {
+        loop {
+            let entry = self.entry.take()?;
+            if entry.key().index > self.until {
+                // Perhaps lands on a later key, whose newest version is judged again.
+                let probe = HeadRecordKey { key: entry.key().key.clone(), index: self.until };
+                self.entry = self.head.records.lower_bound(Bound::Included(&probe));
+                continue;
+            }
+            let (key, value) = (entry.key().key.clone(), entry.value().clone());
+            let next = entry.next();
+            self.entry = match next {
+                Some(next) if next.key().key == key => {
+                    let past = HeadRecordKey { key: key.clone(), index: 0 };
+                    self.head.records.lower_bound(Bound::Excluded(&past))
+                }
+                next => next,
+            };
+            return Some((key, value));
+        }
     }
 }
 

@@ -7,13 +7,12 @@
 //! | `index` | key of any length, 12 bytes of stamp, inverted | [`INDEX_VALUE_BYTES`]: create revision, version, lease (8 each), flags (1), hash (16) |
 //! | `history` | 12 bytes of stamp | flags (1), create revision, version, lease (8 each), length of the key (4), key, value |
 //! | `members` | node id | length and bytes of the name, number of peer URLs, each with its length, the same for client URLs; then (absent in rows of the first version) disk id (8), wanted (1), the member that it replaces (8) |
+//! | `records` | tag (1) and what the tag says | see `record_layout`; absent in files of the first version |
 //! | `meta` | name | see [`meta_name`] |
 //!
 //! A stamp is a revision (8) and a number within it (4). The index holds it inverted, so that a key's newest version
 //! comes first. Index entries are small, so that reads which need no values are cheap; the value lies in the history
 //! alone. A history row repeats the fields, so that watches and checks read the history in one pass without the index.
-//!
-//! Reserved for what is to come, built by nothing yet: `leases`, `lease_keys`, `candidates`, `guards`, `sessions`.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -67,6 +66,10 @@ pub(crate) mod meta_name {
     pub const ROW_SUM: &str = "row_sum";
     /// The chain over all changes: 16 bytes.
     pub const CHAIN: &str = "chain";
+    /// The lease clock: 8 bytes; or none for 0.
+    pub const LEASE_CLOCK: &str = "lease_clock";
+    /// Sum of the hashes of all records: 16 bytes; or none for 0.
+    pub const RECORD_SUM: &str = "record_sum";
     /// The alarms that are raised, 9 bytes each; or none.
     pub const ALARMS: &str = "alarms";
     /// Bytes of the rows of `index` and `history`: 8 bytes.

@@ -14,30 +14,37 @@
 //!
 //! Reading order: `layout` (what lies in the file), `row` and `hash` (what a row is and how it is hashed), `state` (the
 //! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `transaction` and
-//! `apply` (commands), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
+//! `apply` (commands), `records`, `leases`, `candidates`, `fences` and `sessions` (what writes may hang on), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
 //! divergence and decay show).
 
 mod apply;
 mod backend;
 mod base;
 mod base_cursor;
+mod candidates;
 mod checkpoint;
 mod compaction;
+mod deadlines;
 mod error;
 mod events;
+mod fences;
 mod file;
 mod hash;
 mod head;
 mod layout;
+mod leases;
 mod marks;
 mod meta;
 mod options;
 mod read;
 mod rebuild;
+mod record_layout;
+mod records;
 mod rights;
 mod roster;
 mod row;
 mod scrub;
+mod sessions;
 mod snapshot;
 pub mod snapshot_file;
 mod sources;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable, WriteTransaction};
-use ringfence_types::{Member, NodeId, Revision};
+use bytes::Bytes;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError, WriteTransaction};
+use ringfence_types::{Guard, LeaseTime, Member, NodeId, Revision};
 
 use crate::error::StoreError;
 use crate::hash::{HASH_VERSION, RowSum};
 use crate::layout::{self, MEMBERS, META, meta_name};
+use crate::record_layout::{self, RECORDS};
 use crate::row::Stamp;
 use crate::state::{Position, State};
 
@@ -40,6 +42,8 @@ pub(crate) fn write(
     meta.insert(meta_name::SWEPT, layout::encode_stamp(housekeeping.swept).as_slice())?;
     meta.insert(meta_name::ROW_BYTES, housekeeping.row_bytes.to_be_bytes().as_slice())?;
     let alarms: Vec<u8> = state.alarms.iter().flat_map(|alarm| layout::encode_alarm(*alarm)).collect();
+    meta.insert(meta_name::LEASE_CLOCK, state.lease_clock.0.to_be_bytes().as_slice())?;
+    meta.insert(meta_name::RECORD_SUM, state.record_sum.0.to_be_bytes().as_slice())?;
     meta.insert(meta_name::ALARMS, alarms.as_slice())?;
     if let Some(log_id) = state.position.log_id {
         meta.insert(meta_name::APPLIED, layout::encode_log_id(log_id).as_slice())?;
@@ -79,7 +83,16 @@ pub(crate) fn read(transaction: &ReadTransaction) -> Result<(State, Housekeeping
         row_sum: RowSum(sum(meta_name::ROW_SUM)?),
         chain: sum(meta_name::CHAIN)?,
         members: Arc::new(read_members(transaction)?),
-        // Files of versions that knew no alarms have no such row.
+        // Files of versions that knew no alarms, and no records, have no such rows.
+        lease_clock: LeaseTime(match optional(meta_name::LEASE_CLOCK)? {
+            None => 0,
+            clock => u64::from_be_bytes(fixed(meta_name::LEASE_CLOCK, clock)?),
+        }),
+        record_sum: RowSum(match optional(meta_name::RECORD_SUM)? {
+            None => 0,
+            sum => u128::from_be_bytes(fixed(meta_name::RECORD_SUM, sum)?),
+        }),
+        guards: Arc::new(read_guards(transaction)?),
         alarms: Arc::new(layout::decode_alarms(&optional(meta_name::ALARMS)?.unwrap_or_default())?),
     };
     let housekeeping = Housekeeping {
@@ -93,6 +106,32 @@ pub(crate) fn read(transaction: &ReadTransaction) -> Result<(State, Housekeeping
         return Err(StoreError::corrupt("its revisions contradict each other"));
     }
     Ok((state, housekeeping))
+}
+
+/// The table of the records, if the file has one.
+pub(crate) fn open_records(
+    transaction: &ReadTransaction,
+) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    match transaction.open_table(RECORDS) {
+        Ok(records) => Ok(Some(records)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_guards(transaction: &ReadTransaction) -> Result<Vec<Guard>, StoreError> {
+    let Some(records) = open_records(transaction)? else { return Ok(Vec::new()) };
+    let prefix = record_layout::guards();
+    let mut guards = Vec::new();
+    for entry in records.range::<&[u8]>(prefix.as_ref()..)? {
+        let (key, value) = entry?;
+        if !key.value().starts_with(&prefix) {
+            break;
+        }
+        let (key, value) = (Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value()));
+        guards.push(record_layout::decode_guard(&key, &value)?);
+    }
+    Ok(guards)
 }
 
 fn read_members(transaction: &ReadTransaction) -> Result<BTreeMap<NodeId, Member>, StoreError> {

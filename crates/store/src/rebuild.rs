@@ -11,6 +11,7 @@
 //! step, which is bounded by [`REVISIONS_LAST`]. Compaction waits, so that rows are only added to the old file meanwhile
 //! and its history tells all of them. A crash before the renaming leaves the old file, one after it the new one.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,9 +21,10 @@ use ringfence_types::Revision;
 use crate::base::Base;
 use crate::error::StoreError;
 use crate::file::{self, OpenFile};
-use crate::hash::RowSum;
+use crate::hash::{self, RowSum};
 use crate::layout::{self, HISTORY, INDEX, IndexKey, IndexValue, STATE_FILE, UNFINISHED_SUFFIX};
 use crate::meta::{self, Housekeeping};
+use crate::record_layout::RECORDS;
 use crate::row::{Row, Stamp};
 use crate::snapshot::{self, PASSING_CACHE_BYTES};
 use crate::state::State;
@@ -189,7 +191,8 @@ impl Copy {
     fn follow(&mut self, newest: &Base) -> Result<(), StoreError> {
         let transaction = self.open.begin_write()?;
         let (row_sum, bytes) = append(&transaction, newest, self.state.revision, self.state.row_sum)?;
-        if row_sum != newest.state.row_sum {
+        let record_sum = follow_records(&transaction, newest)?;
+        if row_sum != newest.state.row_sum || record_sum != newest.state.record_sum {
             return Err(StoreError::corrupt(
                 "the rows of its newest revisions are not those that were applied: the hash differs",
             ));
@@ -230,6 +233,46 @@ fn append(
         bytes += layout::version_bytes(row.key.len(), row.value.len());
     }
     Ok((row_sum, bytes))
+}
+
+/// Makes the records what those of `newest` are, and returns the sum of their hashes. Both are in order, and nearly the same.
+fn follow_records(transaction: &WriteTransaction, newest: &Base) -> Result<RowSum, StoreError> {
+    let mut table = transaction.open_table(RECORDS)?;
+    let mut sum = RowSum::default();
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
+    {
+        let mut old = table.iter()?;
+        let mut ahead = old.next().transpose()?;
+        for entry in newest.records(Bound::Unbounded)?.into_iter().flatten() {
+            let (key, value) = entry?;
+            sum.add(hash::record(key.value(), value.value()));
+            while let Some((old_key, _)) = ahead.as_ref().filter(|(old_key, _)| old_key.value() < key.value())
+            {
+                gone.push(old_key.value().to_vec());
+                ahead = old.next().transpose()?;
+            }
+            match &ahead {
+                Some((old_key, old_value)) if old_key.value() == key.value() => {
+                    if old_value.value() != value.value() {
+                        changed.push((key.value().to_vec(), value.value().to_vec()));
+                    }
+                    ahead = old.next().transpose()?;
+                }
+                _ => changed.push((key.value().to_vec(), value.value().to_vec())),
+            }
+        }
+        while let Some((old_key, _)) = &ahead {
+            gone.push(old_key.value().to_vec());
+            ahead = old.next().transpose()?;
+        }
+    }
+    for key in gone {
+        table.remove(key.as_slice())?;
+    }
+    for (key, value) in changed {
+        table.insert(key.as_slice(), value.as_slice())?;
+    }
+    Ok(sum)
 }
 
 /// The newest version of `key` in a table that is being written.

@@ -8,16 +8,19 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use redb::WriteTransaction;
 use ringfence_disk::{Disk, Open};
 use ringfence_types::Revision;
 
 use crate::base::Base;
+use crate::deadlines::Deadlines;
 use crate::error::StoreError;
 use crate::file::{self, OpenFile};
-use crate::hash::{RowSum, StateHash};
+use crate::hash::{self, RowSum, StateHash};
 use crate::layout::{self, HISTORY, INDEX, STATE_FILE, UNFINISHED_SUFFIX};
 use crate::meta::{self, Housekeeping};
+use crate::record_layout::RECORDS;
 use crate::row::{Change, Row, Stamp};
 use crate::sources::Sources;
 use crate::state::{Position, State};
@@ -101,7 +104,9 @@ impl Store {
         let fresh = self.fail(self.swap_in(name))?;
         let state = Arc::new(fresh.state.clone());
         let position = state.position.clone();
-        let sources = Arc::new(Sources { head: Arc::default(), frozen: None, base: Arc::new(fresh) });
+        let deadlines = Arc::new(self.fail(file::guarded(|| Deadlines::of(&fresh)))?);
+        let base = Arc::new(fresh);
+        let sources = Arc::new(Sources { head: Arc::default(), frozen: None, base, deadlines });
         let View { sources: replaced, state: _ } =
             std::mem::replace(&mut *self.current.write(), View { sources, state });
         let (head, base) = (Arc::clone(&replaced.head), Arc::clone(&replaced.base));
@@ -137,6 +142,7 @@ pub(crate) struct Check {
     index: RowSum,
     newest: RowSum,
     history: RowSum,
+    records: RowSum,
     last_key: Option<Vec<u8>>,
     /// Keys that exist.
     pub keys: u64,
@@ -166,10 +172,18 @@ impl Check {
         self.history.add(row.hash);
     }
 
-    /// Whether everything agrees with the running sum.
+    /// Takes in a record.
+    pub fn record(&mut self, key: &[u8], value: &[u8]) {
+        self.records.add(hash::record(key, value));
+    }
+
+    /// Whether everything agrees with the running sums.
     pub fn conclude(&self, state: &State) -> Result<(), StoreError> {
         if self.index != self.history {
             return Err(StoreError::corrupt("the values in its history are not those that were written"));
+        }
+        if self.records != state.record_sum {
+            return Err(StoreError::corrupt("its records are not those that were applied: the hash differs"));
         }
         if self.newest != state.row_sum {
             return Err(StoreError::corrupt("its keys are not those that were applied: the hash differs"));
@@ -191,6 +205,10 @@ pub(crate) fn verify(base: &Base) -> Result<Check, StoreError> {
         let stamp = layout::decode_stamp(stamp.value())?;
         check.history_row(&layout::decode_history_row(stamp, value.value())?.row);
     }
+    for entry in base.records(Bound::Unbounded)?.into_iter().flatten() {
+        let (key, value) = entry?;
+        check.record(key.value(), value.value());
+    }
     check.conclude(&base.state)?;
     Ok(check)
 }
@@ -210,10 +228,22 @@ pub(crate) fn copy(transaction: &WriteTransaction, view: &View) -> Result<u64, S
         cursor.close()?;
     }
     let row_bytes = copy_history(transaction, view, &mut check)?;
+    copy_records(transaction, view, &mut check)?;
     check.conclude(&view.state)?;
     let housekeeping = Housekeeping { swept: view.sources.base.swept, row_bytes };
     meta::write(transaction, &view.state, housekeeping)?;
     Ok(row_bytes)
+}
+
+fn copy_records(transaction: &WriteTransaction, view: &View, check: &mut Check) -> Result<(), StoreError> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let all = Bytes::new();
+    let mut scan = view.sources.records(None, &all, None, view.state.until())?;
+    while let Some((key, value)) = scan.step()? {
+        check.record(&key, &value);
+        records.insert(key.as_ref(), value.as_ref())?;
+    }
+    Ok(())
 }
 
 fn copy_history(transaction: &WriteTransaction, view: &View, check: &mut Check) -> Result<u64, StoreError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use redb::WriteTransaction;
 use ringfence_disk::Disk;
-use ringfence_types::{LeaseId, Revision};
+use ringfence_types::{Guard, LeaseId, Revision};
 
 use crate::base::Base;
 use crate::error::StoreError;
@@ -14,6 +14,7 @@ use crate::file::{self, OpenFile};
 use crate::hash::{self, RowSum, StateHash};
 use crate::layout::{self, HISTORY, INDEX, STATE_FILE, UNFINISHED_SUFFIX};
 use crate::meta::{self, Housekeeping};
+use crate::record_layout::{self, RECORDS};
 use crate::row::{Row, Stamp};
 use crate::snapshot::{self, PASSING_CACHE_BYTES};
 use crate::state::{Position, State};
@@ -52,9 +53,9 @@ pub fn inspect(disk: &dyn Disk, name: &str) -> Result<Summary, StoreError> {
 
 /// Makes the state file of a new cluster in `target` out of the snapshot `name` of `source`.
 ///
-/// The keys that exist are kept with their values, create and mod revisions and versions. The revision goes up by
+/// The keys that exist are kept with their values, create and mod revisions and versions, and so are the guards. The revision goes up by
 /// [`RESTORED_REVISION_STEP`] and everything below is compacted. What belonged to the old cluster is left out: its log's
-/// position, its membership, its members' records, and its leases with the keys that hang on them, as if each had ended:
+/// position, its membership, its members' records, its sessions, and its leases with the keys that hang on them, as if each had ended:
 /// nobody is left to keep them alive, and a key without its lease would never go. Returns what the new file holds.
 ///
 /// # Errors
@@ -112,10 +113,26 @@ fn write_restored(transaction: &WriteTransaction, old: &Base) -> Result<(), Stor
         chain: hash::chain_anew(old.state.chain, revision),
         members: Arc::default(),
         alarms: Arc::default(),
+        lease_clock: old.state.lease_clock,
+        record_sum: write_guards(transaction, &old.state.guards)?,
+        guards: Arc::clone(&old.state.guards),
     };
     // Nothing is left for compaction: there is one version of each key, and no tombstone.
     let housekeeping = Housekeeping { swept: Stamp::last_of(revision), row_bytes };
     meta::write(transaction, &state, housekeeping)
+}
+
+/// Of the records only the guards outlive a cluster. Returns the sum of their hashes.
+fn write_guards(transaction: &WriteTransaction, guards: &[Guard]) -> Result<RowSum, StoreError> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let mut sum = RowSum::default();
+    for guard in guards {
+        let (key, value) =
+            (record_layout::guard_key(&guard.range), record_layout::encode_scope(&guard.scope));
+        sum.add(hash::record(&key, &value));
+        records.insert(key.as_ref(), value.as_ref())?;
+    }
+    Ok(sum)
 }
 
 /// Returns the sum of the hashes of what was written.

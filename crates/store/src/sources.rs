@@ -12,6 +12,7 @@ use ringfence_types::{KeyRange, RangeEnd, Revision};
 
 use crate::base::Base;
 use crate::base_cursor::BaseCursor;
+use crate::deadlines::Deadlines;
 use crate::error::StoreError;
 use crate::head::{Head, HeadCursor};
 use crate::row::{Change, Row};
@@ -22,6 +23,8 @@ pub(crate) struct Sources {
     pub head: Arc<Head>,
     pub frozen: Option<Arc<Head>>,
     pub base: Arc<Base>,
+    /// Stays while the others are swapped: it follows the newest state, not what lies where.
+    pub deadlines: Arc<Deadlines>,
 }
 
 /// The changes of the command that is being carried out: the youngest rows of all, and nobody else sees them.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfence_canary::Canary;
-use ringfence_types::{Alarm, AlarmKind, LogId, Member, NodeId, Rejection, Revision};
+use ringfence_types::{Alarm, AlarmKind, Guard, LeaseTime, LogId, Member, NodeId, Rejection, Revision};
 
-use crate::hash::{self, RowSum, StateHash};
+use crate::hash::{self, RowHash, RowSum, StateHash};
 use crate::row::Change;
 
 /// How far a state is in the log.
@@ -36,6 +36,12 @@ pub(crate) struct State {
     pub members: Arc<BTreeMap<NodeId, Member>>,
     /// What is wrong with the cluster: at most one of each kind a member.
     pub alarms: Arc<BTreeSet<Alarm>>,
+    /// The largest reading of the lease clock that an entry carried.
+    pub lease_clock: LeaseTime,
+    /// The sum of the hashes of all records.
+    pub record_sum: RowSum,
+    /// The guards, in the order of their records: each write is held against all of them.
+    pub guards: Arc<Vec<Guard>>,
 }
 
 impl State {
@@ -49,6 +55,9 @@ impl State {
             chain: 0,
             members: Arc::default(),
             alarms: Arc::default(),
+            lease_clock: LeaseTime(0),
+            record_sum: RowSum::default(),
+            guards: Arc::default(),
         }
     }
 
@@ -69,6 +78,11 @@ impl State {
         for alarm in self.alarms.iter() {
             sum.add(hash::alarm(*alarm));
         }
+        // A state without leases has the hash that it had before there were any.
+        if self.lease_clock > LeaseTime(0) {
+            sum.add(hash::meta("lease_clock", u128::from(self.lease_clock.0)));
+        }
+        sum.add(RowHash(self.record_sum.0));
         StateHash(sum.0)
     }
 
@@ -90,6 +104,21 @@ impl State {
             // etcd's clients write "the newest" as 0.
             _ => Ok(self.revision),
         }
+    }
+
+    /// Takes a change of a record into the hashes.
+    pub fn account_record(&mut self, key: &[u8], replaced: Option<&Bytes>, value: Option<&Bytes>) {
+        if let Some(replaced) = replaced {
+            self.record_sum.subtract(hash::record(key, replaced));
+        }
+        if let Some(value) = value {
+            self.record_sum.add(hash::record(key, value));
+        }
+    }
+
+    /// The last entry in the state: records made by later ones are not in it.
+    pub fn until(&self) -> u64 {
+        self.position.log_id.map_or(0, |log_id| log_id.index.0)
     }
 
     /// Takes a change into the hashes; `replaced` is what was the newest version of the key.

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use ringfence_disk::Disk;
-use ringfence_types::{Index, Outcome};
+use ringfence_types::{Grant, Index, LeaseTime, Outcome};
 
 use crate::apply::{self, Entry};
 use crate::base::Base;
+use crate::deadlines::Deadlines;
 use crate::error::StoreError;
 use crate::file;
 use crate::head::Head;
@@ -81,10 +82,11 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store, StoreError> {
         let file = file::open_state_file(disk.as_ref(), options.cache_bytes)?;
         let base = Base::new(Arc::new(file))?;
+        let deadlines = file::guarded(|| Deadlines::of(&base))?;
         Ok(Store {
             disk,
             options,
-            current: RwLock::new(View::of_base(Arc::new(base))),
+            current: RwLock::new(View::of_base_with(Arc::new(base), Arc::new(deadlines))),
             applying: Mutex::new(()),
             apply_entered: AtomicBool::new(false),
             maintenance: Mutex::default(),
@@ -174,12 +176,14 @@ impl Store {
 
     /// Leases whose deadlines are at or before `clock`, the earliest first, up to `count_max` of them.
     #[must_use]
-    pub fn due_leases(
-        &self,
-        _clock: ringfence_types::LeaseTime,
-        _count_max: usize,
-    ) -> Vec<ringfence_types::Grant> {
-        unimplemented!()
+    pub fn due_leases(&self, clock: LeaseTime, count_max: usize) -> Vec<Grant> {
+        self.current.read().sources.deadlines.due(clock, count_max)
+    }
+
+    /// The number of leases in force.
+    #[must_use]
+    pub fn lease_count(&self) -> usize {
+        self.current.read().sources.deadlines.count()
     }
 
     /// Memory of the head: what the next checkpoint will merge.
@@ -232,8 +236,12 @@ impl Store {
     pub(crate) fn replace_base(&self, fresh: Base) {
         let replaced = {
             let mut current = self.current.write();
-            let sources =
-                Sources { head: Arc::clone(&current.sources.head), frozen: None, base: Arc::new(fresh) };
+            let sources = Sources {
+                head: Arc::clone(&current.sources.head),
+                frozen: None,
+                base: Arc::new(fresh),
+                deadlines: Arc::clone(&current.sources.deadlines),
+            };
             std::mem::replace(&mut current.sources, Arc::new(sources))
         };
         drop(replaced);

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use ringfence_canary::Canary;
 use ringfence_types::{
     Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, LeaseId, Operation, Put,
-    PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, Txn, TxnReply,
+    PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, Scope, Txn, TxnReply,
 };
 
 use crate::error::{ReadError, StoreError};
 use crate::hash::RowHash;
 use crate::read::Reader;
+use crate::records::RecordChanges;
 use crate::row::{Change, Row, Stamp};
 use crate::sources::{Changes, Found, Sources};
 use crate::state::State;
@@ -24,16 +25,81 @@ pub(crate) struct Transaction<'a> {
     changes: Changes,
     /// What each change has replaced as the key's newest version, in step with `changes`.
     replaced: Vec<Option<Row>>,
+    records: RecordChanges,
+    /// The keys created with a lease, each behind the lock whose candidate it may be.
+    pub(crate) created: Vec<(Bytes, Bytes)>,
+}
+
+/// What a command has made.
+pub(crate) struct Made {
+    pub changes: Vec<Change>,
+    /// What each change has replaced, in step with `changes`.
+    pub replaced: Vec<Option<Row>>,
+    pub records: RecordChanges,
 }
 
 impl<'a> Transaction<'a> {
     pub fn new(sources: &'a Sources, state: &'a State) -> Transaction<'a> {
-        Transaction { sources, state, changes: Changes::default(), replaced: Vec::new() }
+        Transaction {
+            sources,
+            state,
+            changes: Changes::default(),
+            replaced: Vec::new(),
+            records: RecordChanges::new(),
+            created: Vec::new(),
+        }
     }
 
-    /// The changes made, each with what it replaced.
-    pub fn into_changes(self) -> (Vec<Change>, Vec<Option<Row>>) {
-        (self.changes.into_list(), self.replaced)
+    /// The end of the command: everything that it has made.
+    pub fn finish(self) -> Made {
+        assert!(self.created.is_empty(), "candidates are entered before the end");
+        Made { changes: self.changes.into_list(), replaced: self.replaced, records: self.records }
+    }
+
+    /// The revision of the state's keys once this command is a part of it.
+    pub fn revision(&self) -> Revision {
+        if self.changes.is_empty() { self.state.revision } else { self.state.revision.next() }
+    }
+
+    /// The revision that changes of this command get.
+    pub fn next_revision(&self) -> Revision {
+        self.state.revision.next()
+    }
+
+    /// The state that the command is carried out on.
+    pub fn state(&self) -> &State {
+        self.state
+    }
+
+    /// A record, as this command has left it.
+    pub fn record(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
+        // Every earlier entry counts, and so does what an earlier part of this one has made.
+        self.sources.record(Some(&self.records), key, u64::MAX)
+    }
+
+    /// The records whose keys begin with `prefix`, as this command has left them.
+    pub fn scan_records(&self, prefix: &Bytes) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.sources.records(Some(&self.records), prefix, None, u64::MAX)?.collect(usize::MAX)
+    }
+
+    /// The first of them behind `after`.
+    pub fn scan_records_after(
+        &self,
+        prefix: &Bytes,
+        after: &Bytes,
+    ) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        self.sources.records(Some(&self.records), prefix, Some(after), u64::MAX)?.step()
+    }
+
+    /// Changes a record, or removes it.
+    pub fn set_record(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.records.insert(key, value);
+    }
+
+    /// The newest version of a key that exists, before this command or in it.
+    pub fn existing(&self, key: &Bytes) -> Result<Option<Row>, StoreError> {
+        let found = self.sources.newest(Some(&self.changes), key, self.state.revision)?;
+        Ok(found.map(|found| found.row).filter(|row| !row.deleted))
     }
 
     pub fn put(&mut self, put: &Put) -> Result<PutReply, ReadError> {
@@ -45,9 +111,7 @@ impl<'a> Transaction<'a> {
             (PutValue::Keep, None) => return Err(Rejection::KeyNotFound.into()),
         };
         let lease = match (put.lease, existing) {
-            (PutLease::Set(LeaseId(0)), _) => LeaseId(0),
-            // There are no leases yet, so none can be named.
-            (PutLease::Set(_), _) => return Err(Rejection::LeaseNotFound.into()),
+            (PutLease::Set(lease), _) => lease,
             (PutLease::Keep, Some(found)) => found.row.lease,
             (PutLease::Keep, None) => return Err(Rejection::KeyNotFound.into()),
         };
@@ -57,6 +121,13 @@ impl<'a> Transaction<'a> {
             }
             _ => None,
         };
+        self.rehang(&put.key, existing.map_or(LeaseId(0), |found| found.row.lease), lease)?;
+        if existing.is_none()
+            && lease != LeaseId(0)
+            && let Some(lock) = Scope::lock_of(&put.key)
+        {
+            self.created.push((lock, put.key.clone()));
+        }
         let stamp = self.next_stamp();
         let (create_revision, version) = match existing {
             Some(found) => (found.row.create_revision, found.row.version + 1),
@@ -79,10 +150,27 @@ impl<'a> Transaction<'a> {
             if delete.prev_kv {
                 prev_kvs.push(found.row.key_value(key.clone(), self.sources.value(&key, &found)?));
             }
-            let row = Row::tombstone(&key, self.next_stamp());
-            self.push(Change { key, row, value: Bytes::new() }, Some(found.row));
+            self.delete(key, found.row)?;
         }
         Ok(DeleteRangeReply { deleted, prev_kvs })
+    }
+
+    /// Deletes a key, if it exists.
+    pub fn delete_key(&mut self, key: &Bytes) -> Result<(), ReadError> {
+        match self.existing(key)? {
+            Some(row) => self.delete(key.clone(), row),
+            None => Ok(()),
+        }
+    }
+
+    fn delete(&mut self, key: Bytes, newest: Row) -> Result<(), ReadError> {
+        self.rehang(&key, newest.lease, LeaseId(0))?;
+        self.leave_candidates(&key, newest.create_revision)?;
+        // What one command creates and deletes was never there for anybody.
+        self.created.retain(|(_, created)| *created != key);
+        let row = Row::tombstone(&key, self.next_stamp());
+        self.push(Change { key, row, value: Bytes::new() }, Some(newest));
+        Ok(())
     }
 
     pub fn range(&self, query: &RangeQuery) -> Result<RangeReply, ReadError> {
@@ -124,7 +212,8 @@ impl<'a> Transaction<'a> {
         self.replaced.push(replaced);
     }
 
-    fn holds(&self, compare: &Compare) -> Result<bool, StoreError> {
+    /// Whether a compare holds on the state before the command.
+    pub fn holds(&self, compare: &Compare) -> Result<bool, StoreError> {
         if Canary::CompareSkipped.sings() {
             // The first branch is taken, whatever the state says.
             return Ok(true);

@@ -9,6 +9,7 @@ use ringfence_types::{
 };
 
 use crate::base::Base;
+use crate::deadlines::Deadlines;
 use crate::error::ReadError;
 use crate::file::guarded;
 use crate::hash::{RowSum, StateHash};
@@ -49,8 +50,13 @@ pub struct HashKv {
 impl View {
     /// What the file holds as it was at one checkpoint, without anything of memory.
     pub(crate) fn of_base(base: Arc<Base>) -> View {
+        View::of_base_with(base, Arc::default())
+    }
+
+    /// The same, where more will be applied: `deadlines` are those of the file's leases.
+    pub(crate) fn of_base_with(base: Arc<Base>, deadlines: Arc<Deadlines>) -> View {
         let state = Arc::new(base.state.clone());
-        View { sources: Arc::new(Sources { head: Arc::default(), frozen: None, base }), state }
+        View { sources: Arc::new(Sources { head: Arc::default(), frozen: None, base, deadlines }), state }
     }
 
     /// The last entry of the log that the state holds.
