@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::file::{OpenFile, guarded};
 use crate::layout::{self, HISTORY, INDEX, IndexKey, IndexValue, StampKey};
 use crate::meta::{self, Housekeeping};
+use crate::record_layout::{RecordRange, RecordTable};
 use crate::row::{Row, Stamp};
 use crate::state::State;
 
@@ -22,7 +23,7 @@ pub(crate) struct Base {
     pub index: ReadOnlyTable<IndexKey, IndexValue>,
     pub history: ReadOnlyTable<StampKey, &'static [u8]>,
     /// None in a file of a version that knew none.
-    records: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    records: Option<RecordTable>,
     pub file: Arc<OpenFile>,
     pub state: State,
     /// Everything up to here has been swept by compaction.
@@ -84,10 +85,7 @@ impl Base {
     }
 
     /// The records from `start` on.
-    pub fn records(
-        &self,
-        start: Bound<&Bytes>,
-    ) -> Result<Option<Range<'static, &'static [u8], &'static [u8]>>, StoreError> {
+    pub fn records(&self, start: Bound<&Bytes>) -> Result<Option<RecordRange>, StoreError> {
         let Some(records) = &self.records else { return Ok(None) };
         let start = start.map(|key| key.as_ref());
         guarded(|| Ok(Some(records.range::<&[u8]>((start, Bound::Unbounded))?)))

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, TableError, WriteTransaction};
 use ringfence_types::{Guard, LeaseTime, Member, NodeId, Revision};
 
 use crate::error::StoreError;
 use crate::hash::{HASH_VERSION, RowSum};
 use crate::layout::{self, MEMBERS, META, meta_name};
-use crate::record_layout::{self, RECORDS};
+use crate::record_layout::{self, RECORDS, RecordTable};
 use crate::row::Stamp;
 use crate::state::{Position, State};
 
@@ -109,9 +109,7 @@ pub(crate) fn read(transaction: &ReadTransaction) -> Result<(State, Housekeeping
 }
 
 /// The table of the records, if the file has one.
-pub(crate) fn open_records(
-    transaction: &ReadTransaction,
-) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+pub(crate) fn open_records(transaction: &ReadTransaction) -> Result<Option<RecordTable>, StoreError> {
     match transaction.open_table(RECORDS) {
         Ok(records) => Ok(Some(records)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),

@@ -14,7 +14,7 @@
 //! Integers are big-endian, a lease's number with its sign bit inverted so that numbers are in order.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use redb::TableDefinition;
+use redb::{Range, ReadOnlyTable, TableDefinition};
 use ringfence_proto::outcome;
 use ringfence_types::{
     Grant, Guard, Holder, Index, KeyRange, Lease, LeaseId, LeaseTime, RangeEnd, Resolution, Revision, Scope,
@@ -25,6 +25,10 @@ use crate::layout::length;
 
 /// The table, keyed by tag and rest.
 pub(crate) const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+
+/// The table, open for reading, and a walk over it.
+pub(crate) type RecordTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+pub(crate) type RecordRange = Range<'static, &'static [u8], &'static [u8]>;
 
 const LEASE: u8 = 1;
 const LEASE_KEY: u8 = 2;
@@ -372,7 +376,7 @@ mod tests {
 
     #[test]
     fn candidates_of_one_lock_are_in_order_and_apart_from_those_of_others() {
-        let mut keys = vec![
+        let mut keys = [
             candidate_key(b"b", Revision(1)),
             candidate_key(b"a", Revision(0x0200)),
             candidate_key(b"a", Revision(3)),

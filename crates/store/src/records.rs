@@ -7,11 +7,11 @@ use std::collections::btree_map;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use redb::Range;
 
 use crate::error::StoreError;
 use crate::file::guarded;
 use crate::head::HeadRecords;
+use crate::record_layout::RecordRange;
 use crate::sources::Sources;
 
 /// The records that the command changes which is being carried out; none for one that it removes.
@@ -55,7 +55,7 @@ impl Sources {
             }
         }
         if let Some(rows) = self.base.records(start)? {
-            cursors.push(Cursor::new(Rows::Base(rows))?);
+            cursors.push(Cursor::new(Rows::Base(Box::new(rows)))?);
         }
         Ok(RecordScan { cursors, prefix })
     }
@@ -114,7 +114,7 @@ struct Cursor<'a> {
 enum Rows<'a> {
     Changes(btree_map::Range<'a, Bytes, Option<Bytes>>),
     Head(HeadRecords<'a>),
-    Base(Range<'static, &'static [u8], &'static [u8]>),
+    Base(Box<RecordRange>),
 }
 
 impl Cursor<'_> {

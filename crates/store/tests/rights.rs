@@ -2,7 +2,6 @@
 
 mod support;
 
-
 use bytes::Bytes;
 use ringfence_disk::SimDisk;
 use ringfence_store::{Store, snapshot_file};
