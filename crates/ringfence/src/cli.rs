@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_client::{Client, Options};
 
 use crate::commands::{
-    bench, completions, config, del, dev, export, get, import, leader, member, put, recover, scrub, serve,
-    snapshot, status, txn,
+    bench, completions, config, del, dev, export, get, import, leader, lock, member, put, recover, scrub,
+    serve, snapshot, status, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -62,6 +62,9 @@ pub(crate) enum Command {
     Import(import::Import),
     /// Write all keys, or those with a prefix, as JSON lines.
     Export(export::Export),
+    /// Take locks, and do things only while they are held.
+    #[command(subcommand)]
+    Lock(lock::Lock),
     /// Show who leads, and how every node is.
     Status(status::Status),
     /// Show the members of the cluster.
@@ -85,6 +88,12 @@ pub(crate) enum Command {
     /// Work with configuration files of `serve`.
     #[command(subcommand)]
     Config(config::Config),
+    /// Not for people: the watchdog of `lock run`.
+    #[command(hide = true)]
+    RunWatchdog(lock::run::ContainerFlags),
+    /// Not for people: the first process of a container of `lock run`.
+    #[command(hide = true)]
+    RunInit(lock::run::ContainerFlags),
 }
 
 impl Shared {
@@ -128,6 +137,7 @@ mod tests {
             "txn moves.txt",
             "import - --in-flight 128 --state s",
             "export --prefix pkg/",
+            "lock run jobs --ttl 5s --grace 500ms --wait 1m -- sh -c true",
             "status --output json",
             "member list",
             "leader transfer --to node2",

@@ -37,6 +37,8 @@ pub(crate) enum Exit {
     Disk = 16,
     /// Consensus stopped: a bug.
     Consensus = 17,
+    /// The lock was lost, or could not be watched any more: the command that needed it was ended.
+    LockLost = 20,
 }
 
 impl Exit {
@@ -57,7 +59,9 @@ Exit codes:
   14  (serve) the log is damaged where it must not be
   15  (serve) the state file is damaged
   16  (serve) the disk failed or is full
-  17  (serve) consensus stopped: a bug";
+  17  (serve) consensus stopped: a bug
+  20  (lock run) the lock was lost: the command was ended
+      (lock run ends with the command's own code otherwise)";
 }
 
 /// Why a command failed, with the code it ends in and what to do next.
@@ -66,11 +70,19 @@ pub(crate) struct Failure {
     exit: Exit,
     message: String,
     next: Option<String>,
+    /// The code of another program whose fate this one shares, instead of one of ours.
+    passed_on: Option<u8>,
 }
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into(), next: None }
+        Failure { exit, message: message.into(), next: None, passed_on: None }
+    }
+
+    /// Another program's failure, about which it has said itself what there was to say.
+    pub(crate) fn passed_on(code: u8) -> Failure {
+        let message = format!("the command ended with code {code}");
+        Failure { passed_on: Some(code), ..Failure::new(Exit::General, message) }
     }
 
     /// The same failure, telling what to do next.
@@ -86,6 +98,9 @@ impl Failure {
 
     /// Tells the failure on standard error.
     pub(crate) fn report(&self) -> ExitCode {
+        if let Some(code) = self.passed_on {
+            return ExitCode::from(code);
+        }
         // The reader of our output went away, as `head` does: nothing is wrong, and nobody reads a message.
         if self.message != BROKEN_PIPE {
             eprintln!("error: {}", self.message);
@@ -155,6 +170,7 @@ mod tests {
             Exit::StateCorrupt,
             Exit::Disk,
             Exit::Consensus,
+            Exit::LockLost,
         ] {
             let start = format!("{:4}  ", exit as u8);
             let lines = Exit::TABLE.lines().filter(|line| line.starts_with(&start)).count();

@@ -9,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;
 pub(crate) mod leader;
+pub(crate) mod lock;
 pub(crate) mod member;
 pub(crate) mod metrics;
 pub(crate) mod put;
@@ -52,6 +53,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bench(bench) => runtime(default_threads())?.block_on(bench.run(shared)),
         Command::Completions(completions) => completions.run(),
         Command::Config(config) => config.run(),
+        Command::Lock(lock) => small_runtime()?.block_on(lock.run(shared)),
+        // Small runtimes have no threads of their own: the kernel ends a process with the *thread* that started it.
+        Command::RunWatchdog(flags) => small_runtime()?.block_on(lock::run::watchdog::run(flags)),
+        Command::RunInit(flags) => small_runtime()?.block_on(lock::run::init::run(flags)),
     }
 }
 
