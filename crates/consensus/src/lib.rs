@@ -17,6 +17,7 @@ mod authority;
 mod divergence;
 mod failures;
 mod founding;
+mod freshness;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod identity;

@@ -14,6 +14,7 @@ use crate::api::{BarrierError, Config, Failure, ProposeError, Role, TransferErro
 use crate::authority::{Authority, Standing};
 use crate::divergence::{self, Findings};
 use crate::failures::Failures;
+use crate::freshness::{self, FreshAsOf};
 use crate::identity::Identity;
 use crate::maintenance::Housekeeper;
 use crate::measure::Recorder;
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) links: Arc<Links>,
     proposer: Proposer,
     reads: Reads,
+    pub(crate) fresh: FreshAsOf,
     pub(crate) judge: Judge,
     pub(crate) failures: Failures,
     pub(crate) checkpoint_time: Arc<Recorder>,
@@ -138,6 +140,7 @@ impl Node {
             links,
             proposer,
             reads,
+            fresh: FreshAsOf::new(),
             judge,
             failures,
             checkpoint_time: Arc::default(),
@@ -196,6 +199,7 @@ impl Node {
         rt::spawn(divergence::watch(self.clone(), parts.config.integrity.compare_interval));
         rt::spawn(divergence::keep_from_leading(self.clone()));
         rt::spawn(scrubber::run(self.clone()));
+        rt::spawn(freshness::keep_young(self.clone()));
         rt::spawn(self.clone().publish());
         rt::spawn(controller::run(self.clone()));
     }
@@ -268,6 +272,7 @@ impl Node {
         let quorum_round = match freshness {
             Freshness::Any => return self.believed_view(),
             Freshness::Revision(revision) => return self.wait_revision(revision, deadline).await,
+            Freshness::MaxAge(max_age) if self.is_within(max_age) => return self.believed_view(),
             Freshness::Quorum => true,
             // An answer of this very moment is younger than any age.
             Freshness::Linearizable | Freshness::MaxAge(_) => false,
@@ -279,8 +284,9 @@ impl Node {
         self.believed_view()?;
         let barrier = async {
             loop {
+                let sent = rt::now();
                 match self.0.reads.ask(quorum_round).await {
-                    Ok(index) => break Ok(index),
+                    Ok(index) => break Ok((index, sent)),
                     Err(BarrierError::NoLeader { read_only: None } | BarrierError::NotReady(_))
                         if !self.is_stopping() =>
                     {
@@ -292,7 +298,9 @@ impl Node {
             }
         };
         let reading = async {
-            self.0.shelf.wait_applied(barrier.await?).await;
+            let (index, sent) = barrier.await?;
+            self.0.shelf.wait_applied(index).await;
+            self.0.fresh.note(sent);
             self.believed_view()
         };
         match rt::timeout_at(deadline, reading).await {

@@ -113,6 +113,19 @@ fn reply(questions: impl Iterator<Item = Question>, answer: &Answer) {
     }
 }
 
+/// How old the newest message that a majority answered may be for a read to be served by the leader lease.
+pub(crate) fn safe_age(authority: &Authority, local: &Local) -> Duration {
+    if Canary::LeaseWithoutMargin.sings() {
+        // The whole of its own lease, by its own clock, whatever the voters' leases and clocks are.
+        return local.leader_lease;
+    }
+    let standing = authority.standing();
+    let own = authority.node();
+    let others = standing.members.iter().filter(|(id, member)| member.is_voter && **id != own);
+    let smallest = local.peers.leader_lease_min(others.map(|(id, _)| *id)).min(local.leader_lease);
+    smallest.mul_f64(SAFE_SHARE)
+}
+
 impl Oracle {
     fn no_leader(&self) -> BarrierError {
         let read_only = self.authority.read_only();
@@ -122,22 +135,8 @@ impl Oracle {
         }
     }
 
-    /// How old the newest message that a majority answered may be for a read to be served by the leader lease.
-    fn safe_age(&self) -> Duration {
-        if Canary::LeaseWithoutMargin.sings() {
-            // The whole of its own lease, by its own clock, whatever the voters' leases and clocks are.
-            return self.local.leader_lease;
-        }
-        let standing = self.authority.standing();
-        let own = self.authority.node();
-        let others = standing.members.iter().filter(|(id, member)| member.is_voter && **id != own);
-        let smallest =
-            self.local.peers.leader_lease_min(others.map(|(id, _)| *id)).min(self.local.leader_lease);
-        smallest.mul_f64(SAFE_SHARE)
-    }
-
     async fn ask_raft(&self, quorum_round: bool) -> Answer {
-        let age = if quorum_round { Duration::ZERO } else { self.safe_age() };
+        let age = if quorum_round { Duration::ZERO } else { safe_age(&self.authority, &self.local) };
         let option = LinearizerOption::new(Some(age), true).with_wait_timeout(self.local.leader_lease * 2);
         match self.raft.get_read_linearizer(option).await {
             Ok(linearizer) => Ok(Index(linearizer.read_log_id().index())),

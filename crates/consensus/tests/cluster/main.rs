@@ -333,6 +333,60 @@ async fn a_follower_cut_off_together_with_its_leader_turns_read_only_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_as_old_as_the_question_whose_answer_it_has_applied() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let limit = Duration::from_secs(2);
+    let within = |freshness| {
+        let node = cluster.nodes[follower].clone();
+        async move { node.read_barrier(freshness, rt::now() + Duration::from_millis(300)).await }
+    };
+    assert_eq!(
+        cluster.nodes[leader].age(),
+        Some(Duration::ZERO),
+        "whatever is acknowledged, the leader has applied"
+    );
+    cluster.nodes[leader].propose(&put("k", "old"), deadline(5)).await.expect("proposed").expect("applied");
+    let view = within(Freshness::MaxAge(limit)).await.expect("the leader is there to be asked");
+    assert_eq!(value_in(&view, "k").as_deref(), Some("old"));
+    assert!(cluster.nodes[follower].age().is_some_and(|age| age < limit));
+
+    // Heartbeats and entries may still be on their way, but no answer is: the state grows old, and says so.
+    let cut_at = rt::now();
+    for member in [leader, other] {
+        cluster.fabric.cut.lock().insert((address(follower), address(member)));
+    }
+    within(Freshness::MaxAge(limit)).await.expect("it is young enough without asking anybody");
+    cluster.nodes[leader].propose(&put("k", "new"), deadline(5)).await.expect("proposed").expect("applied");
+    let refused = within(Freshness::MaxAge(Duration::ZERO)).await;
+    assert!(refused.is_err(), "nobody can be asked: {refused:?}");
+    let mut served = 0;
+    while let Ok(view) = within(Freshness::MaxAge(limit)).await {
+        served += 1;
+        assert!(
+            rt::since(cut_at) < limit + Duration::from_secs(1),
+            "served for longer than the state can be young"
+        );
+        assert_eq!(value_in(&view, "k").as_deref(), Some("old"));
+        rt::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(served > 0 && cluster.nodes[follower].age().is_some_and(|age| age > limit));
+
+    cluster.fabric.heal();
+    let deadline = deadline(10);
+    loop {
+        let view = cluster.nodes[follower].read_barrier(Freshness::MaxAge(limit), deadline).await;
+        match view {
+            Ok(view) => break assert_eq!(value_in(&view, "k").as_deref(), Some("new")),
+            Err(error) => assert!(rt::now() < deadline, "it never came back: {error}"),
+        }
+        rt::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over_only_to_a_voter_that_can_take_it() {
     let cluster = Cluster::start(3).await;
     let old = cluster.leader(&[0, 1, 2]).await;
