@@ -28,6 +28,15 @@ impl Mark {
         self.marked().into_iter().filter(|pid| !is_program(*pid)).collect()
     }
 
+    /// Whether the command runs a process with just these arguments.
+    pub fn command_runs(&self, arguments: &[&str]) -> bool {
+        let wanted: String = arguments.iter().map(|argument| format!("{argument}\0")).collect();
+        let is_wanted = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == wanted.as_bytes())
+        };
+        self.command_processes().iter().any(is_wanted)
+    }
+
     /// The process of the program that runs as this hidden command.
     pub fn role(&self, subcommand: &str) -> i32 {
         let found = self.marked().into_iter().find(|pid| {

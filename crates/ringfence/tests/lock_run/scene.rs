@@ -1,6 +1,6 @@
 //! One run of `ringfence lock run` against a fake cluster.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ impl Scene {
             .arg("--")
             .args(command)
             .env(VARIABLE, mark.value())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let wrapper = wrapper.spawn().expect("the program was built");
@@ -77,10 +77,11 @@ impl Scene {
         Scene::stubborn_by("", means)
     }
 
-    /// The same by a shell that does something before.
+    /// The same by a shell that does something before; the program chooses the means if they are "any".
     pub fn stubborn_by(before: &str, means: &str) -> Scene {
         let flags = ["--ttl", "3s", "--containment", means];
-        let scene = Scene::start_by(before, &flags, &["sh", "-c", STUBBORN], |_| {});
+        let flags = if means == "any" { &flags[..2] } else { &flags };
+        let scene = Scene::start_by(before, flags, &["sh", "-c", STUBBORN], |_| {});
         scene.until("the command to run", |scene| {
             scene.mark.command_processes().len() == STUBBORN_PROCESSES && scene.fake.state().keep_alives > 0
         });
@@ -89,6 +90,13 @@ impl Scene {
 
     pub fn wrapper(&self) -> i32 {
         i32::try_from(self.wrapper.id()).expect("process ids are small")
+    }
+
+    /// Writes to the wrapper's standard input.
+    pub fn type_in(&mut self, bytes: &[u8]) {
+        let stdin = self.wrapper.stdin.as_mut().expect("it is piped");
+        stdin.write_all(bytes).expect("somebody reads");
+        stdin.flush().expect("somebody reads");
     }
 
     /// Waits until `fact` holds.
@@ -151,13 +159,16 @@ pub fn with_every_means(scene: impl Fn(&str) + Sync) {
     });
 }
 
+/// Tells that something was left out, past the capture of the test's own output: silently it would look as if it had passed.
+pub fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "skipped: {what}: {}", why.trim());
+}
+
 fn can_be_had(means: &str) -> bool {
     let ended = Scene::start(&["--containment", means], &["true"], |_| {}).ended();
     let missing = ended.code == Some(1) && ended.stderr.contains("cannot be contained");
     if missing {
-        use std::io::Write as _;
-        // Past the capture of the test's own output: a test that was left out silently looks like one that passed.
-        let _ = writeln!(std::io::stderr().lock(), "skipped: {means}: {}", ended.stderr.trim());
+        skipped(means, &ended.stderr);
     } else {
         assert_eq!(ended.code, Some(0), "{means}: {}", ended.stderr);
     }

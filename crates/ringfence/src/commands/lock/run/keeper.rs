@@ -20,8 +20,17 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Standing {
     /// When the newest acknowledged keep-alive was sent.
     pub(super) sent: Boottime,
-    /// Why the lock is lost for certain, if it is.
-    pub(super) lost: Option<&'static str>,
+    /// That the lock is lost for certain, if it is.
+    pub(super) lost: Option<Lost>,
+}
+
+/// A lock that is lost for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Why.
+    pub(super) why: &'static str,
+    /// The newest moment at which it was surely ours: it may have been another's from then on.
+    pub(super) since: Boottime,
 }
 
 /// A lease that is kept alive until this is dropped.
@@ -81,11 +90,11 @@ impl Changes {
         self.standing.borrow_and_update().clone()
     }
 
-    /// Why the lock is lost, once it is.
-    pub(super) async fn lost(&mut self) -> &'static str {
+    /// That the lock is lost, once it is.
+    pub(super) async fn lost(&mut self) -> Lost {
         loop {
-            if let Some(why) = self.next().await.lost {
-                return why;
+            if let Some(lost) = self.next().await.lost {
+                return lost;
             }
         }
     }
@@ -110,7 +119,8 @@ struct Keeping {
 impl Keeping {
     async fn run(self) {
         let interval = self.plan.keep_alive_interval();
-        let mut next = self.standing.borrow().sent.plus(interval);
+        let mut ours_at = self.standing.borrow().sent;
+        let mut next = ours_at.plus(interval);
         loop {
             if self.alarm.at(next).await.is_err() {
                 // Without the clock nothing is renewed, and the command ends at its deadline.
@@ -118,13 +128,14 @@ impl Keeping {
             }
             let sent = Boottime::now();
             match self.service.keep_alive(self.lease, interval / 2).await {
-                Ok(seconds) if seconds <= 0 => return self.lost("its lease has ended"),
+                Ok(seconds) if seconds <= 0 => return self.lost("its lease has ended", ours_at),
                 Ok(seconds) if seconds.unsigned_abs() >= self.plan.ttl().as_secs() => {
                     self.standing.send_modify(|standing| standing.sent = sent);
                     next = sent.plus(interval);
                     if self.key_is_gone(interval / 2).await {
-                        return self.lost("its key was deleted by somebody else");
+                        return self.lost("its key was deleted by somebody else", ours_at);
                     }
+                    ours_at = sent;
                 }
                 // No answer, or one that renews for less than all deadlines build on.
                 Ok(_) | Err(_) => {
@@ -142,7 +153,7 @@ impl Keeping {
         }
     }
 
-    fn lost(&self, why: &'static str) {
-        self.standing.send_modify(|standing| standing.lost = Some(why));
+    fn lost(&self, why: &'static str, since: Boottime) {
+        self.standing.send_modify(|standing| standing.lost = Some(Lost { why, since }));
     }
 }

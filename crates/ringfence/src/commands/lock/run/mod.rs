@@ -99,6 +99,8 @@ struct End {
     code: Option<u8>,
     /// Why the lock was lost, if it was.
     lost: Option<String>,
+    /// From when on it may have been another's, if it was lost before its time.
+    lost_since: Option<Boottime>,
 }
 
 impl Run {
@@ -134,7 +136,7 @@ impl Run {
         let unavailable = |why: &str| Failure::new(Exit::Unavailable, format!("lock {:?}: {why}", self.name));
         let waited = tokio::select! {
             held = service.lock(&self.name, lease) => held,
-            why = changes.lost() => Err(unavailable(&format!("{why} while it was waited for"))),
+            lost = changes.lost() => Err(unavailable(&format!("{} while it was waited for", lost.why))),
             () = after(self.wait) => Err(unavailable("it is still another's")),
             number = signals.next() => Err(Failure::passed_on(code_of_signal(number))),
         };
@@ -176,7 +178,7 @@ impl Lock {
             contained.description()
         ));
         contained.go();
-        let mut end = End { code: None, lost: None };
+        let mut end = End { code: None, lost: None, lost_since: None };
         loop {
             tokio::select! {
                 biased;
@@ -200,9 +202,10 @@ impl Lock {
                     }
                 },
                 standing = changes.next() => match standing.lost {
-                    Some(why) => {
+                    Some(lost) => {
                         contained.ask_to_kill();
-                        end.lost = Some(why.to_owned());
+                        end.lost = Some(lost.why.to_owned());
+                        end.lost_since = Some(lost.since);
                     }
                     None => contained.postpone(self.plan.deadlines(standing.sent)),
                 },
@@ -217,12 +220,14 @@ impl Lock {
     async fn end(self, ended: Result<End, Failure>) -> Result<(), Failure> {
         let Lock { service, name, lease, held, keeper, .. } = self;
         drop(keeper);
-        let lost = match &ended {
-            Ok(End { lost: Some(why), .. }) => Some(why.clone()),
-            _ => None,
-        };
-        if let Some(why) = lost {
-            let message = format!("lock {name:?} was lost: {why}; the command was ended");
+        if let Ok(End { lost: Some(why), lost_since, .. }) = &ended {
+            // The last process has just been seen to end.
+            let overlap = lost_since.map(|since| {
+                let overlap = Boottime::now().0.saturating_sub(since.0).as_millis();
+                format!("; another may have held it meanwhile, for {overlap} ms at most")
+            });
+            let overlap = overlap.unwrap_or_default();
+            let message = format!("lock {name:?} was lost: {why}; the command was ended{overlap}");
             return Err(Failure::new(Exit::LockLost, message));
         }
         service.give_back(Some(&held), lease, GIVE_BACK_LIMIT).await;
