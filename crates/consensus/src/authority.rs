@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
-use ringfence_types::{NodeId, limits};
+use parking_lot::Mutex;
+use ringfence_store::Store;
+use ringfence_types::{LeaseTime, NodeId, Term, limits};
 
 use crate::api::{ProposalCounts, ProposeError, ReadOnly, Role, Timing};
+use crate::lease_clock::LeaseClock;
 use crate::measure::Recorder;
 use crate::net::Local;
 use crate::raft::types::{Raft, TypeConfig};
@@ -65,6 +68,8 @@ pub(crate) struct Authority {
     majority_lost: AtomicBool,
     /// When this node began to lead, in nanoseconds on the runtime's clock; 0 while it does not.
     leading_since: AtomicU64,
+    /// Locked for the moment of a look.
+    lease_clock: Mutex<LeaseClock>,
     standing: watch::Sender<Standing>,
     pending: AtomicUsize,
     pending_bytes: AtomicUsize,
@@ -107,6 +112,7 @@ impl Authority {
             heard_from: AtomicU64::new(0),
             majority_lost: AtomicBool::new(false),
             leading_since: AtomicU64::new(0),
+            lease_clock: Mutex::new(LeaseClock::new(timing.leader_lease)),
             standing: watch::Sender::new(standing),
             pending: AtomicUsize::new(0),
             pending_bytes: AtomicUsize::new(0),
@@ -145,6 +151,12 @@ impl Authority {
     pub(crate) fn lacks_majority(&self) -> bool {
         let standing = self.standing.borrow();
         standing.role == Role::Leader && standing.read_only.is_some()
+    }
+
+    /// The lease clock's reading of this moment; none unless this node leads, holds its leader lease, and has applied the
+    /// first entry of its leadership.
+    pub(crate) fn lease_clock(&self) -> Option<LeaseTime> {
+        self.lease_clock.lock().read(rt::now())
     }
 
     /// Admits a write, if there is room for it.
@@ -187,15 +199,19 @@ impl Authority {
     }
 
     /// Follows openraft and the clock for ever, and keeps the judgement up to date.
-    pub(crate) async fn follow(self: Arc<Self>, raft: Raft, local: Arc<Local>) {
+    pub(crate) async fn follow(self: Arc<Self>, raft: Raft, local: Arc<Local>, store: Arc<Store>) {
         let mut server = raft.server_metrics();
         let metrics = raft.metrics();
         loop {
             let now = metrics.borrow_watched().clone();
             self.judge(&now, &local);
+            let counts = self.judge_lease_clock(&now, &store);
             // A change of role is acted on at once; silence makes no sound and has to be looked for.
-            // While nobody leads, the next look comes soon: a new leader is one with its first answers of a majority.
-            let look = if self.standing().leader.is_some() { 2 } else { 16 };
+            // While nobody leads, the next look comes soon: a new leader is one with its first answers of a majority, and
+            // grants leases from its first entry on.
+            let leader = self.standing().leader;
+            let is_settled = leader.is_some_and(|leader| leader != self.node || counts);
+            let look = if is_settled { 2 } else { 16 };
             if let Some(Err(_closed)) = rt::timeout(self.timing.heartbeat / look, server.changed()).await {
                 return;
             }
@@ -253,6 +269,35 @@ impl Authority {
             *standing = next;
             changed
         });
+    }
+
+    /// Lets the lease clock run while this node leads, from the first entry of its leadership on. Whether it runs.
+    fn judge_lease_clock(&self, metrics: &RaftMetrics<TypeConfig>, store: &Store) -> bool {
+        let term = Term(metrics.current_term);
+        let voters = metrics.membership_config.membership().voter_ids().count();
+        let now = rt::now();
+        let acked = match &metrics.last_quorum_acked {
+            _ if metrics.state != ServerState::Leader => None,
+            // A sole voter is a majority at any moment.
+            _ if voters <= 1 => Some(now),
+            acked => acked.as_ref().map(|acked| **acked),
+        };
+        let mut clock = self.lease_clock.lock();
+        let Some(acked) = acked else {
+            clock.stop();
+            return false;
+        };
+        if clock.runs_in(term) {
+            clock.hold(now, acked);
+            return true;
+        }
+        clock.stop();
+        let view = store.view();
+        let is_own = view.applied().is_some_and(|last| last.node == self.node && last.term == term);
+        if is_own {
+            clock.start(term, view.lease_clock(), acked);
+        }
+        is_own
     }
 
     /// How long a follower that hears of no leader waits before it calls itself read-only: an election in the normal

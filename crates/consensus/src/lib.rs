@@ -6,7 +6,7 @@
 //! [`Node::rebuild_state`], [`Node::shutdown`], [`Node::failed`].
 //!
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
-//! of a write and of a read), `authority` (who may write), `raft` (openraft's adapters and the storage gate), `net` (the
+//! of a write and of a read), `authority` (who may write), `lease_clock` and `leases` (what leases end by), `raft` (openraft's adapters and the storage gate), `net` (the
 //! peers), `identity`, `founding`, `new_history` and `quarantine` (who a node is, how a cluster begins, how out of a dead one,
 //! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space` and `watchdog`, `divergence` and
 //! `scrubber` (whose state is to be believed), and [`rt`], the
@@ -21,6 +21,8 @@ mod freshness;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod identity;
+mod lease_clock;
+mod leases;
 mod maintenance;
 mod measure;
 mod membership;

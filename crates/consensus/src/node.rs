@@ -161,7 +161,8 @@ impl Node {
         writes: tokio::sync::mpsc::Receiver<propose::Waiting>,
     ) {
         let parts = &self.0;
-        rt::spawn(parts.authority.clone().follow(parts.raft.clone(), local.clone()));
+        let store = parts.shelf.store.clone();
+        rt::spawn(parts.authority.clone().follow(parts.raft.clone(), local.clone(), store));
         let oracle = Oracle {
             raft: parts.raft.clone(),
             authority: parts.authority.clone(),
@@ -255,6 +256,15 @@ impl Node {
         if self.is_stopping() {
             return Err(ProposeError::NotReady("the node is stopping".to_owned()));
         }
+        self.propose_anyway(command, deadline).await
+    }
+
+    /// The same for what belongs to a planned stop itself.
+    pub(crate) async fn propose_anyway(
+        &self,
+        command: &Command,
+        deadline: rt::Instant,
+    ) -> Result<Outcome, ProposeError> {
         let parts = &self.0;
         let sealed = ringfence_proto::command::encode(command);
         propose::propose(&parts.proposer, &parts.authority, &parts.links, sealed, deadline).await
@@ -426,12 +436,24 @@ impl Node {
         deadline: rt::Instant,
     ) -> Result<NodeId, TransferError> {
         let target = self.successor(to)?;
+        self.note_lease_clock().await;
         let mut standing = self.0.authority.subscribe();
         self.0.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
         let taken = standing.wait_for(|standing| standing.leader == Some(target));
         match rt::timeout_at(deadline, taken).await {
             Some(Ok(_)) => Ok(target),
             _ => Err(TransferError::Timeout(target)),
+        }
+    }
+
+    /// Leaves the lease clock to a successor as it stands now, so that leases do not last longer for a planned change.
+    async fn note_lease_clock(&self) {
+        let parts = &self.0;
+        if self.lease_clock().is_some()
+            && self.lease_count() > 0
+            && let Err(error) = self.carry_lease_clock(rt::now() + parts.config.timing.leader_lease).await
+        {
+            tracing::debug!("the successor starts from an older reading of the lease clock: {error}");
         }
     }
 

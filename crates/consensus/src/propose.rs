@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::errors::{ClientWriteError, ForwardReason};
+use ringfence_proto::command::{wants_lease_clock, with_lease_clock};
 use ringfence_proto::peers::{reply, request};
 use ringfence_types::{NodeId, Outcome, limits};
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +60,7 @@ impl Proposer {
     pub(crate) fn start(&self, command: Bytes) -> Result<Proposed, ProposeError> {
         // It could not tell what comes of it. Another member will lead soon.
         self.shelf.quarantine.check().map_err(ProposeError::NotReady)?;
+        let command = self.stamped(command)?;
         let permit = self.authority.admit(command.len())?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { command, answer, started: rt::now(), _permit: permit };
@@ -69,6 +71,18 @@ impl Proposer {
             mpsc::error::TrySendError::Closed(_) => ProposeError::NotReady("the node is stopping".to_owned()),
         })?;
         Ok(answered)
+    }
+
+    /// The command with the lease clock on it, if it wants one. Only the leader that proposes it has a reading that counts, so
+    /// that this stands here, where forwarded commands come in too.
+    fn stamped(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        if !wants_lease_clock(&command) {
+            return Ok(command);
+        }
+        match self.authority.lease_clock() {
+            Some(reading) => Ok(with_lease_clock(&command, reading)),
+            None => Err(ProposeError::NotReady("this node does not lead, or not for long enough".to_owned())),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 mod integrity;
+mod leases;
 
 /// Every node's mailbox for connections, and which links are cut.
 #[derive(Debug, Default)]
