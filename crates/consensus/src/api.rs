@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ringfence_store::ScrubProgress;
-use ringfence_types::{Alarm, Index, LogId, NodeId, Rejection, Revision, Term};
+use ringfence_types::{Alarm, Index, LeaseTime, LogId, NodeId, Rejection, Revision, Term};
 use thiserror::Error;
 
 /// How one node is set up.
@@ -500,6 +500,10 @@ pub struct Status {
     pub quarantine: Option<Quarantine>,
     /// What is left of the leader lease; on a leader alone, and only while it holds.
     pub leader_lease_left: Option<Duration>,
+    /// The lease clock as far as this node knows it.
+    pub lease_clock: LeaseTime,
+    /// The number of leases in force.
+    pub leases: usize,
     /// The members in the configuration in force.
     pub members: Vec<MemberStatus>,
     /// Leaders seen since the process started.

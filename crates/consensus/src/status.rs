@@ -90,6 +90,8 @@ impl Node {
             read_only: parts.authority.read_only(),
             alarms: view.alarms(),
             quarantine: self.quarantine(),
+            lease_clock: self.lease_clock().unwrap_or_default().max(view.lease_clock()),
+            leases: self.lease_count(),
             leader_lease_left: lease_left.filter(|left| !left.is_zero()),
             members: members.collect(),
             leader_changes: standing.leader_changes,

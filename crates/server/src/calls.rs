@@ -6,13 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 20] = [
+const METHODS: [(&str, &str); 25] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
     ("etcdserverpb.KV", "DeleteRange"),
     ("etcdserverpb.KV", "RangeStream"),
     ("etcdserverpb.KV", "Compact"),
+    ("etcdserverpb.Lease", "LeaseGrant"),
+    ("etcdserverpb.Lease", "LeaseRevoke"),
+    ("etcdserverpb.Lease", "LeaseKeepAlive"),
+    ("etcdserverpb.Lease", "LeaseTimeToLive"),
+    ("etcdserverpb.Lease", "LeaseLeases"),
     ("etcdserverpb.Cluster", "MemberList"),
     ("etcdserverpb.Cluster", "MemberAdd"),
     ("etcdserverpb.Cluster", "MemberRemove"),

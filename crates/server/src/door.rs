@@ -10,6 +10,7 @@ use http::HeaderValue;
 use hyper::body::Incoming;
 use ringfence_proto::etcdserverpb::cluster_server::ClusterServer;
 use ringfence_proto::etcdserverpb::kv_server::KvServer;
+use ringfence_proto::etcdserverpb::lease_server::LeaseServer;
 use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
 use ringfence_proto::{ERROR_DETAIL_KEY, FILE_DESCRIPTORS};
@@ -26,6 +27,7 @@ use crate::cluster::Cluster;
 use crate::health::Health;
 use crate::integrity::Integrity;
 use crate::kv::Kv;
+use crate::lease::Lease;
 use crate::limits::SNAPSHOTS_MAX;
 use crate::maintenance::Maintenance;
 use crate::plain;
@@ -58,6 +60,7 @@ impl Door {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
+            .add_service(LeaseServer::new(Lease { served: served.clone() }))
             .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots, rebuilds }))
             .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))

@@ -15,8 +15,12 @@ pub(crate) fn size(request: &impl Message) -> Result<(), Trouble> {
 
 /// Refuses a call that requires a leader where none is known.
 pub(crate) fn leader(metadata: &MetadataMap, node: &Node) -> Result<(), Trouble> {
-    let required = metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
-    if required && node.leader().is_none() { Err(Trouble::LeaderRequired) } else { Ok(()) }
+    if wants_leader(metadata) && node.leader().is_none() { Err(Trouble::LeaderRequired) } else { Ok(()) }
+}
+
+/// Whether a call requires a leader: it is refused where none is known, and a stream ends when none is for a while.
+pub(crate) fn wants_leader(metadata: &MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
 //! probes and metrics, all on one port.
 //!
-//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `cluster` or `maintenance`
+//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `cluster` or `maintenance`
 //! (parse once, with `ringfence-proto`), `gate` (may only reject), then the node: [`ringfence_consensus::Node::propose`]
 //! for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes wrong anywhere becomes a gRPC
 //! status in one place, `status`; nothing else makes one. No retry, no state of a client and no clock lives here.
+//! Beside the rooms work `renewals` (keep-alives that share entries) and `lease_keeper` (leases that are due, while this
+//! member leads).
 
 mod alarm;
 mod calls;
@@ -17,11 +19,15 @@ mod gather;
 mod health;
 mod integrity;
 mod kv;
+mod lease;
+mod lease_counts;
+mod lease_keeper;
 mod limits;
 mod maintenance;
 mod metrics;
 mod plain;
 mod range_stream;
+mod renewals;
 mod serve;
 mod served;
 mod snapshot;

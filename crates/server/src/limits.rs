@@ -17,6 +17,8 @@ pub(crate) const SHORT_TXN_KEYS_MAX: usize = 64;
 pub(crate) const STREAM_CHUNK_KEYS_MAX: usize = 10_000;
 /// Soft bound on the bytes in one message of a streamed range; it always holds at least one key.
 pub(crate) const STREAM_CHUNK_BYTES_MAX: usize = 512 << 10;
+/// Most keep-alives of one call that wait for their answers; further ones wait in the connection.
+pub(crate) const KEEP_ALIVES_PER_CALL_MAX: usize = 4_096;
 /// Largest HTTP/2 frame that a client may send.
 pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// What a client may send on one call before it must wait; any request fits.

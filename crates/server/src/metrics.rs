@@ -7,9 +7,10 @@ use ringfence_consensus::{Histogram, QuarantineKind, Role, Status, Transfer};
 use crate::ETCD_VERSION;
 use crate::alarm;
 use crate::calls::Calls;
+use crate::lease_counts::LeaseTotals;
 
 /// The metrics of a node in Prometheus' text format.
-pub(crate) fn text(status: &Status, calls: &Calls) -> String {
+pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     identity(&mut page, status);
     raft(&mut page, status);
@@ -17,6 +18,7 @@ pub(crate) fn text(status: &Status, calls: &Calls) -> String {
     read_only(&mut page, status);
     quarantine(&mut page, status);
     integrity(&mut page, status);
+    about_leases(&mut page, status, leases);
     peers(&mut page, status);
     stages(&mut page, status);
     process(&mut page);
@@ -275,6 +277,35 @@ fn stages(page: &mut Page, status: &Status) {
 }
 
 /// The process as the kernel sees it. Where the kernel does not tell, the metrics are left out.
+fn about_leases(page: &mut Page, status: &Status, totals: LeaseTotals) {
+    page.gauge(
+        "ringfence_lease_clock_seconds",
+        "The lease clock as far as this member knows it.",
+        status.lease_clock.0 as f64 / 1_000.0,
+    );
+    page.gauge("ringfence_leases", "Leases in force.", status.leases);
+    page.counter(
+        "etcd_debugging_lease_granted_total",
+        "Leases granted by calls to this member.",
+        totals.granted,
+    );
+    page.counter(
+        "etcd_debugging_lease_renewed_total",
+        "Keep-alives that this member answered for leases in force.",
+        totals.renewed,
+    );
+    page.counter(
+        "etcd_debugging_lease_revoked_total",
+        "Leases revoked by calls to this member.",
+        totals.revoked,
+    );
+    page.counter(
+        "etcd_server_lease_expired_total",
+        "Leases that this member, as the leader, had end in time.",
+        totals.expired,
+    );
+}
+
 fn process(page: &mut Page) {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).ok();
     if let Some(pages) = read("statm").and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok()) {
@@ -356,7 +387,7 @@ mod tests {
     use std::time::Duration;
 
     use ringfence_consensus::{IntegrityStatus, MemberStatus, ProposalCounts, Quarantine, ReadOnly};
-    use ringfence_types::{Alarm, AlarmKind, Index, LogId, NodeId, Revision, Term};
+    use ringfence_types::{Alarm, AlarmKind, Index, LeaseTime, LogId, NodeId, Revision, Term};
 
     use super::*;
 
@@ -391,6 +422,8 @@ mod tests {
             alarms: vec![Alarm { member: NodeId(10), kind: AlarmKind::Corrupt }],
             quarantine: Some(Quarantine { kind: QuarantineKind::Log, reason: "an old copy".to_owned() }),
             leader_lease_left: Some(Duration::from_millis(250)),
+            lease_clock: LeaseTime(7_250),
+            leases: 9,
             members: vec![member(1, None), member(2, Some(Index(35))), member(3, None)],
             leader_changes: 2,
             proposals: ProposalCounts { pending: 4, answered: 5, failed: 6 },
@@ -409,7 +442,11 @@ mod tests {
 
     #[test]
     fn the_page_tells_the_status_under_etcds_names() {
-        let page = text(&status(), &Calls::default());
+        let page = text(
+            &status(),
+            &Calls::default(),
+            LeaseTotals { granted: 4, renewed: 3, revoked: 2, expired: 1 },
+        );
         let lines: BTreeSet<&str> = page.lines().collect();
         for line in [
             "etcd_server_has_leader 1",
@@ -436,6 +473,12 @@ mod tests {
             "ringfence_state_quarantine 0",
             "etcd_debugging_server_alarms{server_id=\"a\",alarm_type=\"CORRUPT\"} 1",
             "ringfence_hashes_compared_total 9",
+            "ringfence_lease_clock_seconds 7.25",
+            "ringfence_leases 9",
+            "etcd_debugging_lease_granted_total 4",
+            "etcd_debugging_lease_renewed_total 3",
+            "etcd_debugging_lease_revoked_total 2",
+            "etcd_server_lease_expired_total 1",
             "ringfence_scrubs_total 2",
             "ringfence_peer_lag_entries{member=\"2\",name=\"n\\\"2\"} 5",
             "ringfence_peer_snapshot_sent_bytes{member=\"2\",name=\"n\\\"2\"} 10",
@@ -448,7 +491,11 @@ mod tests {
 
     #[test]
     fn every_sample_stands_under_one_head_of_its_name() {
-        let page = text(&status(), &Calls::default());
+        let page = text(
+            &status(),
+            &Calls::default(),
+            LeaseTotals { granted: 4, renewed: 3, revoked: 2, expired: 1 },
+        );
         let mut heads = BTreeSet::new();
         let mut current = "";
         for line in page.lines() {

@@ -31,7 +31,11 @@ pub(crate) async fn answer(
         "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => readyz(served),
         "/version" => version(served),
-        "/metrics" => page(StatusCode::OK, METRICS, metrics::text(&served.node.status(), calls)),
+        "/metrics" => page(
+            StatusCode::OK,
+            METRICS,
+            metrics::text(&served.node.status(), calls, served.lease_counts.totals()),
+        ),
         _ => page(StatusCode::NOT_FOUND, TEXT, NOTHING_HERE.to_owned()),
     }
 }

@@ -18,10 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::door::Door;
 use crate::gather::Gather;
+use crate::lease_keeper;
 use crate::limits::{
     CALL_WINDOW_BYTES, CALLS_PER_CONNECTION_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, DRAIN_TIMEOUT,
     FRAME_BYTES_MAX, HTTP_HEAD_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, SEND_BUFFER_BYTES_MAX,
 };
+use crate::renewals::{self, Renewals};
 use crate::served::Served;
 
 /// How long an accept that failed for lack of descriptors or memory is not tried again.
@@ -66,9 +68,13 @@ pub async fn serve(config: ServerConfig, node: Node, shutdown: CancellationToken
     if config.listeners.is_empty() {
         return Err(ServeError::NoListener);
     }
-    let door = Door::new(Served::new(node, shutdown.clone()));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
+    let (renewals, waiting) = Renewals::new();
+    connections.spawn(renewals::collect(node.clone(), waiting, shutdown.clone()));
+    let served = Served::new(node.clone(), shutdown.clone(), renewals);
+    connections.spawn(lease_keeper::run(node, served.lease_counts.clone(), shutdown.clone()));
+    let door = Door::new(served);
     let accepting = config.listeners.into_iter().map(|listener| {
         let (door, permits, connections, shutdown) =
             (door.clone(), Arc::clone(&permits), connections.clone(), shutdown.clone());

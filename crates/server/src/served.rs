@@ -1,8 +1,9 @@
 //! The node as the services see it: what all of them need to answer or to refuse.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ringfence_consensus::Node;
+use ringfence_consensus::{Node, rt};
 use ringfence_proto::{etcdserverpb, response};
 use ringfence_store::{ReadError, View};
 use ringfence_types::Revision;
@@ -10,8 +11,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::lease_counts::LeaseCounts;
 use crate::limits::LONG_READS_MAX;
+use crate::renewals::Renewals;
 use crate::status::Trouble;
+
+/// How long a stream that wants a leader goes on without one: longer than an election in the normal course.
+const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
+/// How often such a stream looks whether there is one.
+const LEADER_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A cheap handle on the node and on what bounds the calls.
 #[derive(Clone)]
@@ -19,12 +27,20 @@ pub(crate) struct Served {
     pub(crate) node: Node,
     /// Cancelled when the server is to stop: streams without an end of their own end then.
     pub(crate) shutdown: CancellationToken,
+    pub(crate) renewals: Renewals,
+    pub(crate) lease_counts: Arc<LeaseCounts>,
     long_reads: Arc<Semaphore>,
 }
 
 impl Served {
-    pub(crate) fn new(node: Node, shutdown: CancellationToken) -> Served {
-        Served { node, shutdown, long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)) }
+    pub(crate) fn new(node: Node, shutdown: CancellationToken, renewals: Renewals) -> Served {
+        Served {
+            node,
+            shutdown,
+            renewals,
+            lease_counts: Arc::default(),
+            long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
+        }
     }
 
     /// The header of an answer given at `revision`.
@@ -66,6 +82,23 @@ impl Served {
         match tokio::task::spawn_blocking(move || read(&view)).await {
             Ok(result) => Ok(result?),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// Waits until a stream without an end of its own has to end: with nothing to say when the server stops, and with etcd's error
+    /// when the client wants a leader and there has been none for a while.
+    pub(crate) async fn stream_end(self, wants_leader: bool) -> Option<Status> {
+        let mut last_led = rt::now();
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return None,
+                () = rt::sleep(LEADER_LOOK_INTERVAL), if wants_leader => {}
+            }
+            if self.node.leader().is_some() {
+                last_led = rt::now();
+            } else if rt::since(last_led) >= LEADERLESS_MAX {
+                return Some(self.status(&Trouble::LeaderRequired));
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use ringfence_proto::ringfence_v1::ErrorDetail;
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use ringfence_store::ReadError;
 use ringfence_types::Rejection;
+use ringfence_types::limits::LEASE_TTL_SECONDS_MAX;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -61,6 +62,11 @@ pub(crate) enum Trouble {
     Scrub(Failure),
     /// A file could not be read while it was being sent.
     SnapshotFile(std::io::Error),
+    /// A lease was to last longer than any may.
+    LeaseTtl {
+        /// How long, in seconds.
+        seconds: u64,
+    },
     /// Too many calls of an expensive kind are under way.
     Busy(&'static str),
     /// A downgrade was asked for, and there is no version that this one could go back to.
@@ -124,6 +130,11 @@ impl Trouble {
             Trouble::SnapshotFile(error) => {
                 refused(etcd::UNHEALTHY, "snapshot_failed", format!("the copy cannot be read back: {error}"))
             }
+            Trouble::LeaseTtl { seconds } => refused(
+                etcd::LEASE_TTL_TOO_LARGE,
+                "lease_ttl",
+                format!("a lease lasts at most {LEASE_TTL_SECONDS_MAX} s, and {seconds} s were asked for"),
+            ),
             Trouble::Busy(what) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", what),
             Trouble::DowngradeTarget => refused(
                 etcd::INVALID_DOWNGRADE_TARGET,
@@ -396,6 +407,8 @@ mod tests {
                 No,
             ),
             (Rejection::TooManyMembers(128).into(), etcd::TOO_MANY_LEARNERS, No),
+            (Trouble::LeaseTtl { seconds: 9_000_000_001 }, etcd::LEASE_TTL_TOO_LARGE, No),
+            (Rejection::LeaseExists.into(), etcd::LEASE_EXISTS, No),
             (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),

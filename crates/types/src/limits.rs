@@ -56,6 +56,8 @@ pub const LEASE_TTL_SECONDS_MAX: u64 = 9_000_000_000;
 pub const LEASE_KEYS_MAX: u32 = 10_000;
 /// Most leases that one entry renews.
 pub const LEASES_RENEWED_AT_ONCE_MAX: usize = 4_096;
+/// Most keep-alives waiting for an entry on one member; further ones wait with their callers.
+pub const RENEWALS_WAITING_MAX: usize = 16_384;
 /// Most leases that one entry ends.
 pub const LEASES_ENDED_AT_ONCE_MAX: usize = 256;
 
