@@ -25,6 +25,7 @@
 mod backoff;
 mod calls;
 pub mod error;
+mod leases;
 mod nodes;
 pub mod options;
 mod retry;

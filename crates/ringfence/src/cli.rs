@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_client::{Client, Options};
 
 use crate::commands::{
-    bench, completions, config, del, dev, export, get, import, leader, lock, member, put, recover, scrub,
-    serve, snapshot, status, txn,
+    bench, completions, config, del, dev, export, get, import, leader, lease, lock, member, put, recover,
+    scrub, serve, snapshot, status, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Move the leadership.
     #[command(subcommand)]
     Leader(leader::Leader),
+    /// Grant leases, keep them alive, and end them.
+    #[command(subcommand)]
+    Lease(lease::Lease),
     /// Save, check and restore the whole state.
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
@@ -141,6 +144,11 @@ mod tests {
             "status --output json",
             "member list",
             "leader transfer --to node2",
+            "lease grant 10s --id 0x11",
+            "lease revoke 17",
+            "lease keep-alive 17 --once",
+            "lease time-to-live -17 --keys",
+            "lease list -o json",
             "snapshot save f",
             "snapshot status f",
             "snapshot restore f --data-dir d --name a",

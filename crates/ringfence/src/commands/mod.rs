@@ -9,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;
 pub(crate) mod leader;
+pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod member;
 pub(crate) mod metrics;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(status) => small_runtime()?.block_on(status.run(shared)),
         Command::Member(member) => small_runtime()?.block_on(member.run(shared)),
         Command::Leader(leader) => small_runtime()?.block_on(leader.run(shared)),
+        Command::Lease(lease) => small_runtime()?.block_on(lease.run(shared)),
         Command::Recover(recover) => recover.run(shared),
         Command::Snapshot(snapshot) => small_runtime()?.block_on(snapshot.run(shared)),
         Command::Scrub(scrub) => small_runtime()?.block_on(scrub.run(shared)),
