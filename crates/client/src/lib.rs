@@ -26,6 +26,7 @@ mod backoff;
 mod calls;
 pub mod error;
 mod leases;
+mod locks;
 mod nodes;
 pub mod options;
 mod retry;

@@ -2,7 +2,7 @@
 //!
 //! A call goes to the node that led last. When that fails in a way that permits another attempt, all other nodes are
 //! tried at once, one after the other; only when all have failed does it wait, longer each time. A write is sent again only
-//! while every attempt before proved that it was not applied.
+//! while every attempt before proved that it was not applied, unless doing it twice is the same as doing it once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -23,6 +23,9 @@ pub(crate) enum Kind {
     Read,
     /// It may change something.
     Write,
+    /// It may change something, and doing it twice comes to the same as doing it once. It may wait for others, so each
+    /// attempt is given all the time there is: giving one up early would lose its place.
+    Repeatable,
 }
 
 /// The shortest time that an attempt of a read is given before another node is asked.
@@ -40,6 +43,8 @@ struct Call<'a> {
     backoff: Backoff,
     /// What the newest failed attempt said.
     last_message: String,
+    /// Whether an attempt of a repeatable call may have been applied.
+    perhaps_applied: bool,
 }
 
 impl Client {
@@ -61,6 +66,7 @@ impl Client {
             tried: Vec::new(),
             backoff: Backoff::new(options.backoff_min, options.backoff_max),
             last_message: "no attempt was made".to_owned(),
+            perhaps_applied: false,
         };
         loop {
             let Some(target) = self.nodes.pick(&call.tried) else {
@@ -86,7 +92,7 @@ impl Call<'_> {
     /// make its outcome unknown; a read that hangs on one node gets a chance on another.
     fn attempt_deadline(&self) -> Instant {
         match self.kind {
-            Kind::Write => self.deadline,
+            Kind::Write | Kind::Repeatable => self.deadline,
             Kind::Read => {
                 let now = Instant::now();
                 let half = self.deadline.saturating_duration_since(now) / 2;
@@ -103,11 +109,16 @@ impl Call<'_> {
             self.client.nodes.avoid(target.index);
             self.client.nodes.follow_hint(&verdict.leader);
         }
-        if self.kind == Kind::Write && verdict.applied == Applied::Unknown {
-            return Err(Error::Indefinite { message });
+        match (self.kind, verdict.applied) {
+            (Kind::Write, Applied::Unknown) => return Err(Error::Indefinite { message }),
+            (Kind::Repeatable, Applied::Unknown) => self.perhaps_applied = true,
+            (Kind::Read, _) | (_, Applied::No) => {}
         }
         self.last_message = message;
         match verdict.next {
+            Next::GiveUp if self.perhaps_applied => {
+                Err(Error::Indefinite { message: self.last_message.clone() })
+            }
             Next::GiveUp => {
                 let Verdict { code, reason, message, .. } = verdict;
                 Err(Error::Refused { code, reason, message })
@@ -126,7 +137,7 @@ impl Call<'_> {
     fn attempt_timed_out(&mut self, target: &Target) -> Result<(), Error> {
         self.client.nodes.avoid(target.index);
         let message = format!("{}: no answer within {:?}", target.authority, self.started.elapsed());
-        if self.kind == Kind::Write {
+        if matches!(self.kind, Kind::Write | Kind::Repeatable) {
             return Err(Error::Indefinite { message });
         }
         self.last_message = message;
@@ -145,6 +156,9 @@ impl Call<'_> {
     }
 
     fn unavailable(&self) -> Error {
+        if self.perhaps_applied {
+            return Error::Indefinite { message: self.last_message.clone() };
+        }
         Error::Unavailable {
             message: self.last_message.clone(),
             attempts: self.attempts,

@@ -14,6 +14,8 @@ const NO_LEADER: &str = "etcdserver: no leader";
 const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 /// etcd's message for "ask the leader", given by the calls that only a leader serves.
 const NOT_LEADER: &str = "etcdserver: not leader";
+/// How etcd's refusals about elections begin; it gives them no code.
+const ELECTION: &str = "election: ";
 
 /// Whether an attempt changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +123,7 @@ fn applied_by_etcd_rules(status: &Status) -> Applied {
         | Code::PermissionDenied
         | Code::Unauthenticated => status.message().starts_with("etcdserver: "),
         Code::Unavailable => status.message() == NO_LEADER,
+        Code::Unknown => status.message().starts_with(ELECTION),
         Code::Unimplemented => true,
         _ => false,
     };
@@ -129,6 +132,7 @@ fn applied_by_etcd_rules(status: &Status) -> Applied {
 
 fn next_by_code(code: Code, message: &str) -> Next {
     match code {
+        Code::Unknown if message.starts_with(ELECTION) => Next::GiveUp,
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled
@@ -185,6 +189,7 @@ mod tests {
                 Next::GiveUp,
             ),
             (Status::unknown("transport error"), Applied::Unknown, Next::OtherNode),
+            (Status::unknown("election: no leader"), Applied::No, Next::GiveUp),
             (Status::deadline_exceeded(""), Applied::Unknown, Next::OtherNode),
             (Status::cancelled("Timeout expired"), Applied::Unknown, Next::OtherNode),
         ] {

@@ -360,6 +360,12 @@ impl Node {
         self.0.shelf.store.view()
     }
 
+    /// To follow what is applied here and shown in views: the index of the newest entry plus one, 0 for nothing.
+    #[must_use]
+    pub fn applied_changes(&self) -> rt::watch::Receiver<u64> {
+        self.0.shelf.applied()
+    }
+
     /// The cluster's number; 0 until it has been founded.
     #[must_use]
     pub fn cluster_id(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 25] = [
+const METHODS: [(&str, &str); 32] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
@@ -31,6 +31,13 @@ const METHODS: [(&str, &str); 25] = [
     ("etcdserverpb.Maintenance", "Snapshot"),
     ("etcdserverpb.Maintenance", "MoveLeader"),
     ("etcdserverpb.Maintenance", "Downgrade"),
+    ("v3lockpb.Lock", "Lock"),
+    ("v3lockpb.Lock", "Unlock"),
+    ("v3electionpb.Election", "Campaign"),
+    ("v3electionpb.Election", "Proclaim"),
+    ("v3electionpb.Election", "Leader"),
+    ("v3electionpb.Election", "Observe"),
+    ("v3electionpb.Election", "Resign"),
     ("ringfence.v1.Integrity", "Scrub"),
 ];
 

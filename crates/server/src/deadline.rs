@@ -15,6 +15,13 @@ pub(crate) fn of(metadata: &MetadataMap) -> Instant {
     rt::now() + timeout.unwrap_or(REQUEST_TIMEOUT).min(DEADLINE_MAX)
 }
 
+/// The same for a call that may wait for as long as its client does: none where the client names no deadline, or one so far
+/// away that the client will have to keep it by itself.
+pub(crate) fn named(metadata: &MetadataMap) -> Option<Instant> {
+    let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.as_bytes()))?;
+    (timeout <= DEADLINE_MAX).then(|| rt::now() + timeout)
+}
+
 /// A `grpc-timeout`: one to eight digits and a unit. Anything else counts as absent, as the protocol's servers do.
 fn parse(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;

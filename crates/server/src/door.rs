@@ -13,6 +13,8 @@ use ringfence_proto::etcdserverpb::kv_server::KvServer;
 use ringfence_proto::etcdserverpb::lease_server::LeaseServer;
 use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
+use ringfence_proto::v3electionpb::election_server::ElectionServer;
+use ringfence_proto::v3lockpb::lock_server::LockServer;
 use ringfence_proto::{ERROR_DETAIL_KEY, FILE_DESCRIPTORS};
 use ringfence_types::limits::{GRPC_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX};
 use tokio::sync::Semaphore;
@@ -24,11 +26,14 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::calls::{Calls, Method};
 use crate::cluster::Cluster;
+use crate::election::Election;
 use crate::health::Health;
+use crate::holders::Holders;
 use crate::integrity::Integrity;
 use crate::kv::Kv;
 use crate::lease::Lease;
 use crate::limits::SNAPSHOTS_MAX;
+use crate::lock::Lock;
 use crate::maintenance::Maintenance;
 use crate::plain;
 use crate::served::Served;
@@ -54,6 +59,7 @@ impl Door {
             KvServer::new(Kv { served: served.clone() }).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
         let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
         let rebuilds = Arc::new(Semaphore::new(1));
+        let holders = Holders::start(&served);
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
@@ -62,6 +68,14 @@ impl Door {
         let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
             .add_service(LeaseServer::new(Lease { served: served.clone() }))
             .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots, rebuilds }))
+            .add_service(
+                LockServer::new(Lock { served: served.clone(), holders: holders.clone() })
+                    .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                ElectionServer::new(Election { served: served.clone(), holders })
+                    .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX),
+            )
             .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))

@@ -49,6 +49,7 @@ fixed! {
     UNHEALTHY = Unavailable "etcdserver: unhealthy cluster";
     BAD_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
     INVALID_DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
+    DEADLINE_EXCEEDED = DeadlineExceeded "etcdserver: context deadline exceeded";
     NO_DOWNGRADE = FailedPrecondition "etcdserver: no inflight downgrade job";
 }
 

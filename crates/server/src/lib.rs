@@ -1,31 +1,36 @@
 //! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
 //! probes and metrics, all on one port.
 //!
-//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `cluster` or `maintenance`
-//! (parse once, with `ringfence-proto`), `gate` (may only reject), then the node: [`ringfence_consensus::Node::propose`]
-//! for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes wrong anywhere becomes a gRPC
-//! status in one place, `status`; nothing else makes one. No retry, no state of a client and no clock lives here.
-//! Beside the rooms work `renewals` (keep-alives that share entries) and `lease_keeper` (leases that are due, while this
-//! member leads).
+//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
+//! `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject), then the node:
+//! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
+//! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
+//! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
+//! while this member leads) and `holders` (who stands first in the queues that `candidacy` waits in for its calls).
 
 mod alarm;
 mod calls;
+mod candidacy;
 mod cluster;
 mod deadline;
 mod door;
+mod election;
 mod etcd_errors;
 mod gate;
 mod gather;
 mod health;
+mod holders;
 mod integrity;
 mod kv;
 mod lease;
 mod lease_counts;
 mod lease_keeper;
 mod limits;
+mod lock;
 mod maintenance;
 mod metrics;
 mod plain;
+mod queue;
 mod range_stream;
 mod renewals;
 mod serve;

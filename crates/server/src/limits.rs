@@ -33,6 +33,17 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client may take to send the head of a plain HTTP request.
 pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most calls at once that wait for a lock, stand for an election or observe one, those included that have ended and whose
+/// keys are being removed.
+pub(crate) const LOCK_CALLS_MAX: usize = 16_384;
+/// Most keys of calls that have ended that are removed at once.
+pub(crate) const LOCK_REMOVALS_MAX: usize = 64;
+/// Pause between two looks at who holds the locks that somebody waits for.
+pub(crate) const HOLDER_LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// How often a call that waits for a lock looks whether its session still lives.
+pub(crate) const SESSION_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The lease of a lock call that names none, in seconds, as in etcd.
+pub(crate) const LOCK_LEASE_TTL_SECONDS: u64 = 60;
 /// How long a stopping server lets calls end by themselves.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 

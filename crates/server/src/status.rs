@@ -7,8 +7,11 @@
 //! | malformed, too large, unknown or contradictory option | `INVALID_ARGUMENT` | no |
 //! | compacted or future revision | `OUT_OF_RANGE` | no |
 //! | a limit or overload | `RESOURCE_EXHAUSTED` | no |
+//! | an ended session, a key that can never hold its lock | `FAILED_PRECONDITION` | no |
+//! | nobody leads an election, or not who says so | `UNKNOWN`, as in etcd | no |
 //! | no leader, no leader lease, read-only minority, starting, state quarantine | `UNAVAILABLE` | no |
 //! | the members have different states (alarm CORRUPT) | `DATA_LOSS` | no |
+//! | the deadline of a wait for a lock, a stop of the server during one | `DEADLINE_EXCEEDED`, `UNAVAILABLE` | **unknown** |
 //! | leadership lost, forward broken, deadline after proposing, node stopped | `UNAVAILABLE` | **unknown** |
 //!
 //! Where etcd has a fixed code and message for a fact, that pair is used, and the plain words are in the detail.
@@ -73,8 +76,31 @@ pub(crate) enum Trouble {
     DowngradeTarget,
     /// A downgrade was to be cancelled, and none is under way.
     NoDowngrade,
+    /// A lock or an election is not had.
+    Lock(LockTrouble),
     /// The call is part of the API, but this version does not serve it.
     Unsupported(&'static str),
+}
+
+/// Why a lock or an election is not had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockTrouble {
+    /// The session's lease ended, or its key was deleted, while the call waited for a lock.
+    SessionExpired,
+    /// The session's key exists and can never hold the lock.
+    NotACandidate,
+    /// The lock was not had before the deadline.
+    Deadline,
+    /// The queue could not be read after the call's key had been put into it.
+    Unsettled,
+    /// Nobody leads the election.
+    NoLeader,
+    /// Whoever says that it leads the election does not, or no longer.
+    NotLeader,
+    /// A call about a leader of an election names none.
+    LeaderMissing,
+    /// The server stops; the call could have waited for ever.
+    Stopping,
 }
 
 /// What the client is told.
@@ -142,6 +168,7 @@ impl Trouble {
                 "there is no older version that this cluster could go back to",
             ),
             Trouble::NoDowngrade => refused(etcd::NO_DOWNGRADE, "no_downgrade", "no downgrade is under way"),
+            Trouble::Lock(trouble) => lock(trouble),
             Trouble::Unsupported(what) => Told {
                 code: Code::Unimplemented,
                 message: format!("ringfence: {what}").into(),
@@ -162,6 +189,63 @@ fn refused(fixed: Fixed, reason: &'static str, words: impl ToString) -> Told {
 /// An end that leaves it open whether the attempt changed something.
 fn unknown(fixed: Fixed, reason: &'static str, words: impl ToString) -> Told {
     Told { applied: AttemptApplied::Unknown, ..refused(fixed, reason, words) }
+}
+
+/// What locks and elections come to. etcd makes these errors in its client's library, which its server uses, so that they have
+/// words and no code: they arrive as `UNKNOWN`. The words are kept, since clients know them by these. The code is kept where
+/// the words come from an election, whose clients in other languages look at both; an ended session has the code of one.
+fn lock(trouble: &LockTrouble) -> Told {
+    let told = |code, message: &'static str, reason, words: &str| Told {
+        code,
+        message: message.into(),
+        reason,
+        applied: AttemptApplied::No,
+        words: words.to_owned(),
+    };
+    match trouble {
+        LockTrouble::SessionExpired => told(
+            Code::FailedPrecondition,
+            "mutex: session is expired",
+            "session_expired",
+            "the session's key is gone: its lease has ended, or somebody deleted the key",
+        ),
+        LockTrouble::NotACandidate => told(
+            Code::FailedPrecondition,
+            "ringfence: the session's key can never hold the lock",
+            "not_a_candidate",
+            "the session's key was not created as a lock's key alone by a put with a lease: delete it and try again",
+        ),
+        LockTrouble::NoLeader => {
+            told(Code::Unknown, "election: no leader", "election_no_leader", "nobody leads this election")
+        }
+        LockTrouble::NotLeader => told(
+            Code::Unknown,
+            "election: not leader",
+            "election_not_leader",
+            "the leader's key is gone, or belongs to a later candidacy",
+        ),
+        LockTrouble::LeaderMissing => told(
+            Code::InvalidArgument,
+            "\"leader\" field must be provided",
+            "leader_missing",
+            "the call is about a leader and names none",
+        ),
+        LockTrouble::Deadline => unknown(
+            etcd::DEADLINE_EXCEEDED,
+            "deadline",
+            "the lock was not had before the deadline; this call's place in the queue is given up",
+        ),
+        LockTrouble::Unsettled => unknown(
+            etcd::TIMEOUT,
+            "lock_unsettled",
+            "the state could not be read after the session's key had been put into the queue; ask again with the same lease",
+        ),
+        LockTrouble::Stopping => unknown(
+            etcd::STOPPED,
+            "stopping",
+            "this member is stopping; the call keeps its place in the queue",
+        ),
+    }
 }
 
 fn parse(error: &ParseError) -> Told {
@@ -327,6 +411,7 @@ trouble_from! {
     ReadError => Read,
     TransferError => Transfer,
     MemberError => Member,
+    LockTrouble => Lock,
 }
 
 #[cfg(test)]
@@ -412,6 +497,17 @@ mod tests {
             (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),
+            (LockTrouble::SessionExpired.into(), (Code::FailedPrecondition, "mutex: session is expired"), No),
+            (LockTrouble::NoLeader.into(), (Code::Unknown, "election: no leader"), No),
+            (LockTrouble::NotLeader.into(), (Code::Unknown, "election: not leader"), No),
+            (
+                LockTrouble::LeaderMissing.into(),
+                (Code::InvalidArgument, "\"leader\" field must be provided"),
+                No,
+            ),
+            (LockTrouble::Deadline.into(), etcd::DEADLINE_EXCEEDED, Unknown),
+            (LockTrouble::Unsettled.into(), etcd::TIMEOUT, Unknown),
+            (LockTrouble::Stopping.into(), etcd::STOPPED, Unknown),
         ];
         for (trouble, (code, message), applied) in table {
             let status = trouble.status(Vec::new());
@@ -443,6 +539,7 @@ mod tests {
         for trouble in [
             Trouble::from(ParseError::InvalidCompare { result: 7, target: 0 }),
             Trouble::Unsupported("members cannot be changed yet"),
+            LockTrouble::NotACandidate.into(),
         ] {
             assert!(trouble.status(Vec::new()).message().starts_with("ringfence: "), "{trouble:?}");
             assert!(!trouble.is_elsewhere());
