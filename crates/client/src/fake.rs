@@ -1,4 +1,4 @@
-//! A server for tests: it answers puts and ranges from a script, and counts what it was asked.
+//! A server for tests: it answers puts, ranges and locks from a script, and counts what it was asked.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,6 +15,8 @@ use ringfence_proto::etcdserverpb::{
 };
 use ringfence_proto::mvccpb::KeyValue;
 use ringfence_proto::ringfence_v1::ErrorDetail;
+use ringfence_proto::v3lockpb::lock_server::{Lock, LockServer};
+use ringfence_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataValue;
@@ -46,6 +48,7 @@ struct State {
     script: Mutex<VecDeque<Answer>>,
     puts: Mutex<Vec<PutRequest>>,
     ranges: Mutex<Vec<RangeRequest>>,
+    locks: Mutex<Vec<LockRequest>>,
     keys: Vec<KeyValue>,
 }
 
@@ -62,7 +65,8 @@ impl FakeNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let service = KvServer::from_arc(Arc::new(Service(Arc::clone(&state))));
-        let server = tonic::transport::Server::builder().add_service(service);
+        let locks = LockServer::new(Service(Arc::clone(&state)));
+        let server = tonic::transport::Server::builder().add_service(service).add_service(locks);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         FakeNode { address, state }
     }
@@ -73,6 +77,10 @@ impl FakeNode {
 
     pub(crate) fn puts(&self) -> usize {
         self.state.puts.lock().len()
+    }
+
+    pub(crate) fn locks(&self) -> usize {
+        self.state.locks.lock().len()
     }
 
     pub(crate) fn ranges(&self) -> Vec<RangeRequest> {
@@ -149,5 +157,20 @@ impl Kv for Service {
         _request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         Err(Status::unimplemented("the fake compacts nothing"))
+    }
+}
+
+#[tonic::async_trait]
+impl Lock for Service {
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        let request = request.into_inner();
+        self.0.locks.lock().push(request.clone());
+        self.play().await?;
+        Ok(Response::new(LockResponse { token: 7, lease: request.lease, ..LockResponse::default() }))
+    }
+
+    async fn unlock(&self, _request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        self.play().await?;
+        Ok(Response::new(UnlockResponse::default()))
     }
 }

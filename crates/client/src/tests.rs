@@ -159,3 +159,42 @@ async fn a_scan_without_range_stream_reads_pages_at_one_revision() {
     }
     assert!(node.ranges().iter().all(|range| range.count_only || range.revision == 42));
 }
+
+#[tokio::test]
+async fn a_lock_of_a_session_is_asked_for_again_whatever_ended_the_attempt() {
+    let broken = Answer::Fail(Status::unknown("broken pipe"));
+    let (first, second) = (FakeNode::start([broken.clone()]).await, FakeNode::start([]).await);
+    let held = client([&first, &second]).lock("jobs", 1).await.expect("the second node answers");
+    assert_eq!((held.token, first.locks(), second.locks()), (7, 1, 1));
+    // Without a lease of its own each call is another session: the first may hold the lock already.
+    let node = FakeNode::start([broken.clone()]).await;
+    let error = client([&node]).lock("jobs", 0).await.expect_err("its outcome is unknown");
+    assert!(matches!(error, Error::Indefinite { .. }), "{error:?}");
+    assert_eq!(node.locks(), 1);
+
+    let node = FakeNode::start([broken.clone()]).await;
+    client([&node]).unlock("jobs/1", 7).await.expect("the second attempt is answered");
+    let node = FakeNode::start([broken]).await;
+    let error = client([&node]).unlock("jobs/1", 0).await.expect_err("the key may be another's by now");
+    assert!(matches!(error, Error::Indefinite { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_waited_for_is_waited_for_at_one_node() {
+    let (first, second) = (FakeNode::start([Answer::Hang]).await, FakeNode::start([]).await);
+    let client = client([&first, &second]).with_timeout(Duration::from_millis(1_500));
+    let error = client.lock("jobs", 1).await.expect_err("the first node does not answer");
+    // To ask elsewhere early would give the place in the queue up.
+    assert!(matches!(error, Error::Indefinite { .. }), "{error:?}");
+    assert_eq!((first.locks(), second.locks()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_after_an_unknown_attempt_does_not_make_it_definite() {
+    let refusal = Status::not_found("etcdserver: requested lease not found");
+    let script = [Answer::Fail(Status::unknown("broken pipe")), Answer::Fail(refusal)];
+    let node = FakeNode::start(script).await;
+    let error = client([&node]).lock("jobs", 1).await.expect_err("the lease has ended");
+    assert!(matches!(error, Error::Indefinite { .. }), "{error:?}");
+    assert_eq!(node.locks(), 2);
+}
