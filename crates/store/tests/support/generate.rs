@@ -5,13 +5,32 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use ringfence_types::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, LeaseId, NodeId, Operation, Put,
-    PutLease, PutValue, RangeQuery, Revision, SortOrder, SortTarget, Txn,
+    Command, Compare, CompareOperator, CompareTarget, Conditional, DeleteRange, Fence, Grant, GuardChange,
+    Index, KeyRange, LeaseCommand, LeaseId, LeaseTime, NodeId, Operation, Put, PutLease, PutValue,
+    RangeQuery, Revision, Scope, SortOrder, SortTarget, Txn, Write,
 };
 
 /// Keys of which some are prefixes of others, some hold zeros and 0xff, as separators in a layout might.
-const KEYS: [&[u8]; 10] =
-    [b"a", b"a\0", b"a\0\0", b"aa", b"ab", b"b", b"b\xff", b"b\xff\xff\xff", b"c", b"\xff"];
+/// Some stand below the locks `a` and `l`.
+const KEYS: [&[u8]; 14] = [
+    b"a",
+    b"a\0",
+    b"a\0\0",
+    b"aa",
+    b"ab",
+    b"b",
+    b"b\xff",
+    b"b\xff\xff\xff",
+    b"c",
+    b"\xff",
+    b"l/1",
+    b"l/2",
+    b"l/3",
+    b"a/1",
+];
+/// The locks that keys may be candidates of.
+pub const LOCKS: [&[u8]; 2] = [b"a", b"l"];
+const LEASES: std::ops::Range<i64> = 1..4;
 
 const VALUES: [&[u8]; 4] = [b"", b"x", b"y", b"zz"];
 
@@ -75,6 +94,7 @@ fn put() -> impl Strategy<Value = Put> {
     let lease = prop_oneof![
         20 => Just(PutLease::Set(LeaseId(0))),
         2 => Just(PutLease::Keep),
+        6 => LEASES.prop_map(|lease| PutLease::Set(LeaseId(lease))),
         1 => Just(PutLease::Set(LeaseId(9))),
     ];
     (key(), value, lease, any::<bool>()).prop_map(|(key, value, lease, prev_kv)| Put {
@@ -127,6 +147,66 @@ fn publication() -> impl Strategy<Value = Command> {
     })
 }
 
+/// Every grant of every lease that a short history can have made: nobody knows which were.
+fn grants() -> Vec<Grant> {
+    let of = |lease| (0..80).map(move |index| Grant { lease: LeaseId(lease), index: Index(index) });
+    LEASES.flat_map(of).collect()
+}
+
+fn lease() -> impl Strategy<Value = Command> {
+    let command = prop_oneof![
+        6 => (LEASES, 0..6u64)
+            .prop_map(|(lease, ttl_seconds)| LeaseCommand::Grant { lease: LeaseId(lease), ttl_seconds }),
+        1 => LEASES.prop_map(|lease| LeaseCommand::Revoke { lease: LeaseId(lease) }),
+        2 => Just(LeaseCommand::Renew { grants: grants() }),
+        2 => Just(LeaseCommand::Expire { grants: grants() }),
+        1 => Just(LeaseCommand::Tick),
+    ];
+    (command, 0..20_000u64).prop_map(|(command, clock)| Command::Lease { command, clock: LeaseTime(clock) })
+}
+
+/// Comes and goes under one lock, so that it is held, waited for and handed on.
+fn queueing() -> impl Strategy<Value = Command> {
+    let key = || (1..4u8).prop_map(|n| Bytes::from(vec![b'l', b'/', b'0' + n]));
+    let comes = (key(), LEASES).prop_map(|(key, lease)| {
+        let (value, lease) = (PutValue::Set(Bytes::new()), PutLease::Set(LeaseId(lease)));
+        Command::Put(Put { key, value, lease, prev_kv: false })
+    });
+    let goes = key()
+        .prop_map(|key| Command::DeleteRange(DeleteRange { range: KeyRange::single(key), prev_kv: false }));
+    prop_oneof![3 => comes, 1 => goes]
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![
+        3 => prop::sample::select(&LOCKS[..]).prop_map(|name| Scope::Lock(Bytes::from_static(name))),
+        1 => key().prop_map(Scope::Key),
+    ]
+}
+
+fn fences() -> impl Strategy<Value = Vec<Fence>> {
+    let fence = (scope(), 2..20i64).prop_map(|(scope, token)| Fence { scope, token: Revision(token) });
+    vec(fence, 0..3)
+}
+
+fn conditional() -> impl Strategy<Value = Command> {
+    let write = prop_oneof![
+        3 => put().prop_map(Write::Put),
+        1 => delete().prop_map(Write::DeleteRange),
+        2 => txn().prop_map(Write::Txn),
+    ];
+    (write, fences())
+        .prop_map(|(write, fences)| Command::Conditional(Conditional { write, fences, session: None }))
+}
+
+fn guard() -> impl Strategy<Value = Command> {
+    (range(), option::weighted(0.3, scope()), fences(), prop::bool::weighted(0.8)).prop_map(
+        |(range, scope, fences, overrides)| {
+            Command::ChangeGuard(GuardChange { range, scope, fences, overrides })
+        },
+    )
+}
+
 pub fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         8 => put().prop_map(Command::Put),
@@ -134,5 +214,9 @@ pub fn command() -> impl Strategy<Value = Command> {
         4 => txn().prop_map(Command::Txn),
         1 => revision().prop_map(|revision| Command::Compact { revision }),
         1 => publication(),
+        5 => lease(),
+        6 => queueing(),
+        2 => conditional(),
+        1 => guard(),
     ]
 }

@@ -3,6 +3,7 @@
 
 pub mod generate;
 pub mod model;
+pub mod rights;
 
 use std::sync::Arc;
 

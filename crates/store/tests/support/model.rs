@@ -1,14 +1,17 @@
 //! etcd's data model in its plainest form: every state there ever was, kept whole.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringfence_types::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, Event,
-    EventKind, KeyValue, LeaseId, Operation, Outcome, Put, PutLease, PutReply, PutValue, RangeQuery,
-    RangeReply, Rejection, Reply, Revision, SortOrder, SortTarget, Txn, TxnReply,
+    EventKind, Fence, KeyRange, KeyValue, LeaseCommand, LeaseId, LeaseTime, Operation, Outcome, Put,
+    PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder, SortTarget,
+    Txn, TxnReply, Write,
 };
+
+use super::rights::Rights;
 
 pub type Keys = BTreeMap<Bytes, KeyValue>;
 
@@ -18,54 +21,131 @@ pub struct Model {
     states: Vec<Keys>,
     pub compacted: i64,
     pub events: Vec<Event>,
+    pub rights: Rights,
+    /// The index of the next entry.
+    index: u64,
 }
 
 impl Model {
     pub fn new() -> Model {
-        Model { states: vec![Keys::new()], compacted: 0, events: Vec::new() }
+        Model {
+            states: vec![Keys::new()],
+            compacted: 0,
+            events: Vec::new(),
+            rights: Rights::default(),
+            index: 0,
+        }
     }
 
     pub fn revision(&self) -> Revision {
         Revision(i64::try_from(self.states.len()).expect("a short history"))
     }
 
-    fn newest(&self) -> &Keys {
+    pub fn newest(&self) -> &Keys {
         self.states.last().expect("the empty state at least")
     }
 
     pub fn apply(&mut self, command: &Command) -> Outcome {
-        if let Command::Compact { revision } = command {
-            if revision.0 <= self.compacted {
-                return Err(Rejection::Compacted { oldest: Revision(self.compacted) });
-            }
-            if *revision > self.revision() {
-                return Err(Rejection::FutureRevision { current: self.revision() });
-            }
-            self.compacted = revision.0;
-            return Ok(Applied { revision: self.revision(), reply: Reply::Compact });
-        }
-        let mut step = Step { model: self, keys: self.newest().clone(), events: Vec::new() };
+        let index = self.index;
+        self.index += 1;
         let reply = match command {
-            Command::Put(put) => Reply::Put(step.put(put)?),
-            Command::DeleteRange(delete) => Reply::DeleteRange(step.delete(delete)),
-            Command::Txn(txn) => Reply::Txn(step.txn(txn)?),
+            Command::Compact { revision } => self.compact(*revision)?,
+            Command::Put(put) => self.write(&Write::Put(put.clone()), &[])?,
+            Command::DeleteRange(delete) => self.write(&Write::DeleteRange(delete.clone()), &[])?,
+            Command::Txn(txn) => self.write(&Write::Txn(txn.clone()), &[])?,
+            Command::Conditional(conditional) => self.write(&conditional.write, &conditional.fences)?,
+            Command::Lease { command, clock } => self.change_leases(command, *clock, index)?,
+            Command::ChangeGuard(change) => {
+                let keys = self.newest().clone();
+                self.rights.change_guard(change, &keys)?
+            }
             Command::PublishMember { .. } => Reply::PublishMember,
             // The roster's own tests say what becomes of it.
-            Command::ChangeMember(_) | Command::Compact { .. } => unreachable!(),
+            Command::ChangeMember(_) => unreachable!(),
             // Refuses everything that follows, so that nothing is generated with it: it has a scenario of its own.
             Command::ChangeAlarm { .. } => unreachable!("the model knows no alarms"),
-            // Leases, fences, guards and sessions have a model of their own.
-            Command::Conditional(_)
-            | Command::Lease { .. }
-            | Command::ChangeGuard(_)
-            | Command::Resolve { .. } => unreachable!("the model knows keys alone"),
+            Command::Resolve { .. } => unreachable!("the model knows no sessions"),
         };
-        let Step { keys, events, .. } = step;
+        Ok(Applied { revision: self.revision(), reply })
+    }
+
+    fn compact(&mut self, revision: Revision) -> Result<Reply, Rejection> {
+        if revision.0 <= self.compacted {
+            return Err(Rejection::Compacted { oldest: Revision(self.compacted) });
+        }
+        if revision > self.revision() {
+            return Err(Rejection::FutureRevision { current: self.revision() });
+        }
+        self.compacted = revision.0;
+        Ok(Reply::Compact)
+    }
+
+    fn write(&mut self, write: &Write, fences: &[Fence]) -> Result<Reply, Rejection> {
+        self.rights.check_fences(fences, self.newest())?;
+        self.rights.check_write(write, fences, self.newest())?;
+        let mut step = self.step();
+        let reply = match write {
+            Write::Put(put) => Reply::Put(step.put(put)?),
+            Write::DeleteRange(delete) => Reply::DeleteRange(step.delete(delete)),
+            Write::Txn(txn) => Reply::Txn(step.txn(txn)?),
+        };
+        let Step { keys, events, created, .. } = step;
+        self.take_over(keys, events, &created);
+        Ok(reply)
+    }
+
+    fn step(&self) -> Step<'_> {
+        Step { model: self, keys: self.newest().clone(), events: Vec::new(), created: BTreeSet::new() }
+    }
+
+    fn take_over(&mut self, keys: Keys, events: Vec<Event>, created: &BTreeSet<Bytes>) {
         if !events.is_empty() {
+            let before = self.newest().clone();
+            self.rights.follow(&before, &keys, created);
             self.states.push(keys);
             self.events.extend(events);
         }
-        Ok(Applied { revision: self.revision(), reply })
+    }
+
+    fn change_leases(
+        &mut self,
+        command: &LeaseCommand,
+        clock: LeaseTime,
+        index: u64,
+    ) -> Result<Reply, Rejection> {
+        self.rights.clock = self.rights.clock.max(clock);
+        match command {
+            LeaseCommand::Grant { lease, ttl_seconds } => self.rights.grant(*lease, *ttl_seconds, index),
+            LeaseCommand::Revoke { lease } => {
+                if !self.rights.leases.contains_key(lease) {
+                    return Err(Rejection::LeaseNotFound);
+                }
+                self.end(*lease);
+                Ok(Reply::LeaseRevoked)
+            }
+            LeaseCommand::Renew { grants } => {
+                let keys = self.newest().clone();
+                Ok(self.rights.renew(grants, &keys))
+            }
+            LeaseCommand::Expire { .. } => {
+                let due = self.rights.due(command);
+                due.iter().for_each(|grant| self.end(grant.lease));
+                Ok(Reply::LeasesExpired(due))
+            }
+            LeaseCommand::Tick => Ok(Reply::LeaseClock),
+        }
+    }
+
+    fn end(&mut self, lease: LeaseId) {
+        self.rights.leases.remove(&lease);
+        let mut step = self.step();
+        let hanging: Vec<Bytes> =
+            step.keys.values().filter(|kv| kv.lease == lease).map(|kv| kv.key.clone()).collect();
+        for key in hanging {
+            step.delete(&DeleteRange { range: KeyRange::single(key), prev_kv: false });
+        }
+        let Step { keys, events, created, .. } = step;
+        self.take_over(keys, events, &created);
     }
 
     pub fn range(&self, query: &RangeQuery) -> Result<RangeReply, Rejection> {
@@ -126,6 +206,8 @@ struct Step<'a> {
     model: &'a Model,
     keys: Keys,
     events: Vec<Event>,
+    /// The keys created with a lease, and not deleted since.
+    created: BTreeSet<Bytes>,
 }
 
 impl Step<'_> {
@@ -138,10 +220,14 @@ impl Step<'_> {
         };
         let lease = match (put.lease, &old) {
             (PutLease::Set(LeaseId(0)), _) => LeaseId(0),
+            (PutLease::Set(lease), _) if self.model.rights.leases.contains_key(&lease) => lease,
             (PutLease::Set(_), _) => return Err(Rejection::LeaseNotFound),
             (PutLease::Keep, Some(old)) => old.lease,
             (PutLease::Keep, None) => return Err(Rejection::KeyNotFound),
         };
+        if old.is_none() && lease != LeaseId(0) {
+            self.created.insert(put.key.clone());
+        }
         let mod_revision = self.model.revision().next();
         let kv = KeyValue {
             key: put.key.clone(),
@@ -161,6 +247,7 @@ impl Step<'_> {
             self.keys.values().filter(|kv| delete.range.contains(&kv.key)).cloned().collect();
         for kv in &doomed {
             self.keys.remove(&kv.key);
+            self.created.remove(&kv.key);
             self.events.push(Event::deletion(kv.key.clone(), self.model.revision().next()));
         }
         let deleted = doomed.len() as u64;
@@ -182,7 +269,7 @@ impl Step<'_> {
     }
 }
 
-fn holds(keys: &Keys, compare: &Compare) -> bool {
+pub fn holds(keys: &Keys, compare: &Compare) -> bool {
     let within: Vec<&KeyValue> = keys.values().filter(|kv| compare.range.contains(&kv.key)).collect();
     if within.is_empty() {
         if matches!(compare.target, CompareTarget::Value(_)) {
