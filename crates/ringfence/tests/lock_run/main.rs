@@ -43,6 +43,25 @@ fn a_stopped_wrapper() {
     });
 }
 
+/// The kernel hangs up a process group that becomes an orphaned one while something in it is stopped. This must not come of
+/// the end of our processes: whoever started the wrapper is in its group.
+#[test]
+fn a_stopped_wrapper_whose_group_is_not_hung_up() {
+    with_every_means(|means| {
+        let before = "exec setsid sh -c '\"$0\" \"$@\"; echo it ended with $?' \"$0\" \"$@\";";
+        let flags = ["--ttl", "3s", "--containment", means];
+        let scene = Scene::start_by(before, &flags, &["sleep", "300"], |_| {});
+        scene.until("the command to run", |scene| scene.mark.command_runs(&["sleep", "300"]));
+        let wrapper = scene.mark.role("lock");
+        signal(wrapper, libc::SIGSTOP);
+        scene.until("the command's end", |scene| !scene.mark.command_runs(&["sleep", "300"]));
+        scene.until("the watchdog's end", |scene| scene.mark.roles("run-watchdog").is_empty());
+        signal(wrapper, libc::SIGCONT);
+        let ended = scene.ended();
+        assert_eq!(ended.stdout, "it ended with 20\n", "{means}: {:?} {}", ended.code, ended.stderr);
+    });
+}
+
 #[test]
 fn a_killed_wrapper() {
     with_every_means(|means| {

@@ -37,13 +37,21 @@ impl Mark {
         self.command_processes().iter().any(is_wanted)
     }
 
-    /// The process of the program that runs as this hidden command.
-    pub fn role(&self, subcommand: &str) -> i32 {
-        let found = self.marked().into_iter().find(|pid| {
+    /// The processes of the program that run as this command of it.
+    pub fn roles(&self, subcommand: &str) -> Vec<i32> {
+        let runs_as = |pid: &i32| {
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             is_program(*pid) && arguments.split(|byte| *byte == 0).nth(1) == Some(subcommand.as_bytes())
-        });
-        found.unwrap_or_else(|| panic!("no process runs as {subcommand}"))
+        };
+        self.marked().into_iter().filter(runs_as).collect()
+    }
+
+    /// The only one of them.
+    pub fn role(&self, subcommand: &str) -> i32 {
+        match self.roles(subcommand)[..] {
+            [pid] => pid,
+            ref others => panic!("these run as {subcommand}: {others:?}"),
+        }
     }
 
     /// Every living process of the run.

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, pidfd_open, pidfd_send_signal, setpgid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, pidfd_open, pidfd_send_signal, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::container::{Container, ContainerFlags, Means};
@@ -54,8 +54,10 @@ pub(crate) async fn run(flags: ContainerFlags) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    // Out of the terminal's reach: what it sends is for the command and the wrapper.
-    let _ = setpgid(None, None);
+    // Out of the terminal's reach: what it sends is for the command and the wrapper. A group of its own would not do: being
+    // the parent of the command in another group of the same session, this process would be all that keeps the wrapper's
+    // group from being an orphaned one, and by its end the kernel would hang up that group if anything in it was stopped.
+    let _ = setsid();
     loop {
         tokio::select! {
             message = watchdog.receive() => match message {

@@ -220,22 +220,33 @@ impl Lock {
     async fn end(self, ended: Result<End, Failure>) -> Result<(), Failure> {
         let Lock { service, name, lease, held, keeper, .. } = self;
         drop(keeper);
-        if let Ok(End { lost: Some(why), lost_since, .. }) = &ended {
-            // The last process has just been seen to end.
-            let overlap = lost_since.map(|since| {
-                let overlap = Boottime::now().0.saturating_sub(since.0).as_millis();
-                format!("; another may have held it meanwhile, for {overlap} ms at most")
-            });
-            let overlap = overlap.unwrap_or_default();
-            let message = format!("lock {name:?} was lost: {why}; the command was ended{overlap}");
-            return Err(Failure::new(Exit::LockLost, message));
-        }
+        let told = ended.and_then(|end| end.told(&name));
+        // Nobody else gives back a lock that was not kept for want of time or of a watchdog; and a lock that is another's by
+        // now has another token.
         service.give_back(Some(&held), lease, GIVE_BACK_LIMIT).await;
-        match ended?.code {
-            Some(0) => Ok(()),
-            Some(code) => Err(Failure::passed_on(code)),
-            None => Err(Failure::new(Exit::General, "somebody killed the command's container")),
-        }
+        told
+    }
+}
+
+impl End {
+    /// What this process ends with. The last process of the command has just been seen to end.
+    fn told(self, name: &str) -> Result<(), Failure> {
+        let Some(why) = self.lost else {
+            return match self.code {
+                Some(0) => Ok(()),
+                Some(code) => Err(Failure::passed_on(code)),
+                None => Err(Failure::new(Exit::General, "somebody killed the command's container")),
+            };
+        };
+        let overlap = self.lost_since.map(|since| {
+            let overlap = Boottime::now().0.saturating_sub(since.0).as_millis();
+            format!("; another may have held it meanwhile, for {overlap} ms at most")
+        });
+        let overlap = overlap.unwrap_or_default();
+        Err(Failure::new(
+            Exit::LockLost,
+            format!("lock {name:?} was lost: {why}; the command was ended{overlap}"),
+        ))
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, setpgid, setpriority_process};
+use rustix::process::{Pid, Signal, setpriority_process, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::clock::{Alarm, Boottime, KernelTimer};
@@ -83,8 +83,8 @@ fn start_init(
     };
     let (link, child) = Link::to_child(&mut init, arguments).map_err(told)?;
     // The command inherits the wrapper's process group, to which the terminal speaks. The watchdog is for itself: what stops
-    // or ends that group shall not reach it.
-    setpgid(None, None).map_err(|error| told(error.into()))?;
+    // or ends that group, or the session, shall not reach it.
+    setsid().map_err(|error| told(error.into()))?;
     // Not everybody may ask for it.
     let _ = setpriority_process(None, NICENESS);
     Ok((link, Pid::from_child(&child), timer))
