@@ -9,6 +9,7 @@ mod first_light;
 mod graceful;
 mod impostors;
 mod kill_leader;
+mod lock_run;
 mod members;
 mod minority;
 mod new_history;
