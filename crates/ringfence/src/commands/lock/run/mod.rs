@@ -127,9 +127,9 @@ impl Run {
         grace: Option<Duration>,
         signals: &mut Signals,
     ) -> Result<Lock, Failure> {
-        let service = Arc::new(Service::connect(&shared.endpoints)?);
+        let service = Arc::new(Service::connect(shared)?);
         let sent = Boottime::now();
-        let (lease, ttl) = service.grant(self.ttl.0, shared.timeout()).await?;
+        let (lease, ttl) = service.grant(self.ttl.0).await?;
         let plan = Plan::new(ttl, grace).map_err(|why| Failure::new(Exit::Usage, why))?;
         let keeper = Keeper::start(Arc::clone(&service), lease, plan, sent)?;
         let mut changes = keeper.changes();
