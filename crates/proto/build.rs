@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     const SERVICES: &str = "#[cfg(feature = \"grpc\")]";
     tonic_prost_build::configure()
         .bytes(".")
+        // Calls that change something are searched for extensions that this version would overlook.
+        .codec_path("crate::codec::ScanningCodec")
         .client_mod_attribute(".", SERVICES)
         .server_mod_attribute(".", SERVICES)
         .compile_fds(descriptors)?;

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use prost::Message;
 use ringfence_disk::{Disk, Open, SimDisk};
-use ringfence_proto::{command, etcdserverpb as etcd, outcome, request};
+use ringfence_proto::request::Transaction;
+use ringfence_proto::{command, etcdserverpb as etcd, metadata, outcome, request, scan};
 use ringfence_store::snapshot_file::{self as file, Summary};
 use ringfence_store::{Entry, Options, Payload, Store, StoreError};
 use ringfence_types::{Command, Index, LogId, NodeId, Put, PutLease, PutValue, Revision, Term};
@@ -64,13 +65,39 @@ pub fn client_requests(data: &[u8]) {
         0 => return drop(etcd::RangeRequest::decode(bytes).map(request::range)),
         1 => etcd::PutRequest::decode(bytes).map(request::put),
         2 => etcd::DeleteRangeRequest::decode(bytes).map(request::delete_range),
-        3 => etcd::TxnRequest::decode(bytes).map(|txn| request::txn(txn).map(|(txn, _)| Command::Txn(txn))),
+        3 => etcd::TxnRequest::decode(bytes).map(|txn| {
+            request::txn(txn).map(|txn| match txn {
+                Transaction::Read(txn, _) => Command::Txn(txn),
+                Transaction::Write(command) => command,
+            })
+        }),
         _ => etcd::CompactionRequest::decode(bytes).map(|compact| Ok(request::compaction(&compact))),
     };
     if let Ok(Ok(command)) = command {
         let survivor =
             command::decode(&command::encode(&command)).expect("a parsed command has a form in the log");
         assert_eq!(survivor, command);
+    }
+}
+
+/// A look through a client's request (the first byte says which) for extensions, or a value of its metadata: what a decoder
+/// accepts is found well-formed, and what was passed loses nothing from 1000 up when it is written again.
+pub fn extensions(data: &[u8]) {
+    let Some((kind, bytes)) = data.split_first() else { return };
+    match kind % 5 {
+        0 => looked_through::<etcd::PutRequest>(bytes),
+        1 => looked_through::<etcd::DeleteRangeRequest>(bytes),
+        2 => looked_through::<etcd::TxnRequest>(bytes),
+        3 => drop(metadata::Carried::read(std::iter::once((metadata::FENCE_KEY, bytes)))),
+        _ => drop(metadata::Carried::read(std::iter::once((metadata::SESSION_KEY, bytes)))),
+    }
+}
+
+fn looked_through<M: Message + Default + 'static>(bytes: &[u8]) {
+    let shape = scan::shape_of::<M>().expect("these requests are looked through");
+    let found = scan::scan(bytes, shape);
+    if let (Ok(message), Ok(())) = (M::decode(bytes), found) {
+        scan::scan(&message.encode_to_vec(), shape).expect("what was passed is passed again");
     }
 }
 

@@ -23,6 +23,7 @@ fn told(applied: AttemptApplied, leader: &[String]) -> Answer {
         attempt_applied: applied.into(),
         leader_client_urls: leader.to_vec(),
         message: "no leader is known".to_owned(),
+        ..Default::default()
     };
     attach(&mut status, &detail);
     Answer::Fail(status)

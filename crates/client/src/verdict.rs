@@ -207,6 +207,7 @@ mod tests {
                 attempt_applied: applied.into(),
                 leader_client_urls: vec!["http://a:1".to_owned()],
                 message: "read-only since 2 s".to_owned(),
+                ..Default::default()
             };
             crate::fake::attach(&mut status, &detail);
             Verdict::of(&status)

@@ -2,16 +2,21 @@
 //! between them and the vocabulary of `ringfence-types`.
 //!
 //! Reading order: [`etcdserverpb`], [`mvccpb`] and [`ringfence_v1`] (what clients speak), [`request`] (from clients'
-//! requests to the vocabulary, with every check of form), [`response`] (from the vocabulary to clients' answers),
-//! [`log_v1`] with [`command`] and [`outcome`] (what lies in the log and travels between members).
+//! requests to the vocabulary, with every check of form), [`extension`], [`metadata`] and [`scan`] (what requests carry beyond
+//! etcd's API, and that nothing of it is overlooked), [`response`] (from the vocabulary to clients' answers), [`log_v1`] with [`command`] and [`outcome`] (what lies in the log and travels between members).
 
+#[cfg(feature = "grpc")]
+pub mod codec;
 pub mod command;
+pub mod extension;
 mod log_from_types;
 mod log_to_types;
+pub mod metadata;
 pub mod outcome;
 mod overlap;
 pub mod request;
 pub mod response;
+pub mod scan;
 
 /// The key-value record of the etcd v3 API.
 #[allow(missing_docs, clippy::all)]

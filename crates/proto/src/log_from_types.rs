@@ -61,7 +61,7 @@ fn lease_command(command: &types::LeaseCommand) -> command::Kind {
     }
 }
 
-fn conditional(conditional: &types::Conditional) -> log::Conditional {
+pub(crate) fn conditional(conditional: &types::Conditional) -> log::Conditional {
     use log::conditional::Write;
     let write = match &conditional.write {
         types::Write::Put(put) => Write::Put(self::put(put)),

@@ -2,17 +2,20 @@
 //! Keys and values share the memory of the message they came in.
 
 use bytes::Bytes;
-use ringfence_types::limits::{TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
+use ringfence_types::limits::{SCOPE_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
 use ringfence_types::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Freshness, KeyRange, LeaseId, Operation,
-    Put, PutLease, PutValue, RangeQuery, Revision, SortOrder, SortTarget, Txn,
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Freshness, GuardChange, KeyRange, LeaseId,
+    Operation, Put, PutLease, PutValue, RangeEnd, RangeQuery, Revision, Scope, SortOrder, SortTarget, Txn,
+    Write,
 };
 use thiserror::Error;
 
 use crate::etcdserverpb as etcd;
 use crate::etcdserverpb::compare::TargetUnion;
 use crate::etcdserverpb::request_op::Request;
+use crate::extension::{self, ExtensionError, Extensions};
 use crate::overlap;
+use crate::ringfence_v1 as v1;
 
 /// Why a request is malformed. Nothing was done, and the same request can never succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,6 +62,24 @@ pub enum ParseError {
     /// A transaction would put one key twice, or put and delete it.
     #[error("a key is changed by more than one operation of the transaction")]
     DuplicateKey,
+    /// What the request carries beyond etcd's API makes no sense.
+    #[error(transparent)]
+    Extension(#[from] ExtensionError),
+    /// A guard's range has a longer bound than any may have.
+    #[error("a bound of the guard's range has {0} bytes, at most {SCOPE_BYTES_MAX} are accepted")]
+    GuardTooLong(usize),
+    /// A guard's range can hold no key.
+    #[error("the range of the guard holds no key: it ends where it begins, or before")]
+    EmptyGuard,
+}
+
+/// A transaction, by what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transaction {
+    /// It can change nothing: it is answered from a state that is fresh enough.
+    Read(Txn, Freshness),
+    /// It may change something: it is replicated.
+    Write(Command),
 }
 
 /// A question for a range, and how fresh its answer must be.
@@ -68,29 +89,73 @@ pub fn range(request: etcd::RangeRequest) -> Result<(RangeQuery, Freshness), Par
 }
 
 /// The command of a put.
-pub fn put(request: etcd::PutRequest) -> Result<Command, ParseError> {
-    Ok(Command::Put(put_operation(request)?))
+pub fn put(mut request: etcd::PutRequest) -> Result<Command, ParseError> {
+    let extensions = Extensions::take(&mut request);
+    Ok(extensions.around(Write::Put(put_operation(request)?))?)
 }
 
 /// The command of a deletion.
-pub fn delete_range(request: etcd::DeleteRangeRequest) -> Result<Command, ParseError> {
-    Ok(Command::DeleteRange(delete_operation(request)?))
+pub fn delete_range(mut request: etcd::DeleteRangeRequest) -> Result<Command, ParseError> {
+    let extensions = Extensions::take(&mut request);
+    Ok(extensions.around(Write::DeleteRange(delete_operation(request)?))?)
 }
 
-/// A transaction, and how fresh its answer must be if it turns out to be a read: it may be any state only if the
-/// transaction has ranges and every one of them may.
-pub fn txn(request: etcd::TxnRequest) -> Result<(Txn, Freshness), ParseError> {
+/// A transaction. One that only reads may be answered from any state only if it has ranges and every one of them may; it
+/// carries neither fences nor a session, since there is no write that they could be about.
+pub fn txn(mut request: etcd::TxnRequest) -> Result<Transaction, ParseError> {
+    let extensions = Extensions::take(&mut request);
     let freshness = txn_freshness(&request);
     let txn = txn_operation(request, TXN_OPERATIONS_MAX, 1)?;
     // Only after every list has been found short enough, so that no request can make this expensive.
     overlap::check(&txn)?;
-    Ok((txn, freshness))
+    if !txn.is_read_only() {
+        return Ok(Transaction::Write(extensions.around(Write::Txn(txn))?));
+    }
+    if extensions.is_empty() {
+        Ok(Transaction::Read(txn, freshness))
+    } else {
+        Err(ExtensionError::OnRead.into())
+    }
 }
 
 /// The command of a compaction.
 #[must_use]
 pub fn compaction(request: &etcd::CompactionRequest) -> Command {
     Command::Compact { revision: Revision(request.revision) }
+}
+
+/// A change of the guards.
+pub fn guard_change(request: v1::ChangeGuardRequest) -> Result<Command, ParseError> {
+    let longest = request.key.len().max(request.range_end.len());
+    if longest > SCOPE_BYTES_MAX {
+        return Err(ParseError::GuardTooLong(longest));
+    }
+    let range = key_range(request.key, request.range_end)?;
+    if let RangeEnd::Before(end) = &range.end
+        && *end <= range.start
+    {
+        return Err(ParseError::EmptyGuard);
+    }
+    Ok(Command::ChangeGuard(GuardChange {
+        range,
+        scope: request.scope.map(|scope| extension::scope(Some(scope))).transpose()?,
+        fences: extension::fences(request.fences)?,
+        overrides: request.r#override,
+    }))
+}
+
+/// The scope that an inspection is about.
+pub fn inspection(request: &v1::InspectRequest) -> Result<Scope, ParseError> {
+    Ok(extension::scope(request.scope.clone())?)
+}
+
+/// What makes a write of a session definite.
+pub fn resolve(request: &v1::ResolveRequest) -> Result<Command, ParseError> {
+    let session = extension::session(request.session.as_ref())?;
+    if request.sequence == 0 {
+        return Err(ExtensionError::NoSequence.into());
+    }
+    Ok(Command::Resolve { session, sequence: request.sequence })
 }
 
 fn txn_freshness(request: &etcd::TxnRequest) -> Freshness {
@@ -193,9 +258,18 @@ fn txn_operation(request: etcd::TxnRequest, operations_max: usize, depth: usize)
 fn operation(op: etcd::RequestOp, operations_max: usize, depth: usize) -> Result<Operation, ParseError> {
     Ok(match op.request.ok_or(ParseError::OperationNotProvided)? {
         Request::RequestRange(range) => Operation::Range(query(range)?),
-        Request::RequestPut(put) => Operation::Put(put_operation(put)?),
-        Request::RequestDeleteRange(delete) => Operation::DeleteRange(delete_operation(delete)?),
-        Request::RequestTxn(txn) => Operation::Txn(txn_operation(txn, operations_max, depth + 1)?),
+        Request::RequestPut(mut put) => {
+            Extensions::take(&mut put).refuse_nested()?;
+            Operation::Put(put_operation(put)?)
+        }
+        Request::RequestDeleteRange(mut delete) => {
+            Extensions::take(&mut delete).refuse_nested()?;
+            Operation::DeleteRange(delete_operation(delete)?)
+        }
+        Request::RequestTxn(mut txn) => {
+            Extensions::take(&mut txn).refuse_nested()?;
+            Operation::Txn(txn_operation(txn, operations_max, depth + 1)?)
+        }
     })
 }
 

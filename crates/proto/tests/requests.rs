@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringfence_proto::etcdserverpb::request_op::Request;
 use ringfence_proto::etcdserverpb::{self as etcd, compare::TargetUnion};
-use ringfence_proto::request::{self, ParseError};
+use ringfence_proto::request::{self, ParseError, Transaction};
 use ringfence_proto::response;
 use ringfence_types::limits::{TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
 use ringfence_types::{
@@ -100,7 +100,10 @@ fn the_named_field_of_a_compare_decides() {
     let target = |target: i32, union| {
         let compare = etcd::Compare { key: b("k"), target, target_union: union, ..Default::default() };
         let request = etcd::TxnRequest { compare: vec![compare], ..Default::default() };
-        request::txn(request).unwrap().0.compares.remove(0).target
+        let Transaction::Read(mut txn, _) = request::txn(request).unwrap() else {
+            panic!("it only compares")
+        };
+        txn.compares.remove(0).target
     };
     assert_eq!(target(0, Some(TargetUnion::Version(4))), CompareTarget::Version(4));
     assert_eq!(target(2, Some(TargetUnion::ModRevision(4))), CompareTarget::Mod(Revision(4)));
@@ -179,8 +182,9 @@ fn a_transaction_may_be_stale_only_if_all_its_ranges_may() {
         (vec![get("a", false), get("a", true)], vec![], Freshness::Linearizable),
         (vec![], vec![], Freshness::Linearizable),
     ] {
-        let (txn, freshness) = request::txn(txn(success, failure)).unwrap();
-        assert!(txn.is_read_only());
+        let Transaction::Read(_, freshness) = request::txn(txn(success, failure)).unwrap() else {
+            panic!("it only reads")
+        };
         assert_eq!(freshness, expected);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 32] = [
+const METHODS: [(&str, &str); 36] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
@@ -39,6 +39,10 @@ const METHODS: [(&str, &str); 32] = [
     ("v3electionpb.Election", "Observe"),
     ("v3electionpb.Election", "Resign"),
     ("ringfence.v1.Integrity", "Scrub"),
+    ("ringfence.v1.Fencing", "ChangeGuard"),
+    ("ringfence.v1.Fencing", "ListGuards"),
+    ("ringfence.v1.Fencing", "Inspect"),
+    ("ringfence.v1.Fencing", "Resolve"),
 ];
 
 /// The names of gRPC's codes as Prometheus metrics of gRPC servers write them, in the order of their numbers.
@@ -63,7 +67,6 @@ const CODES: [&str; 17] = [
 ];
 
 /// The counters.
-#[derive(Default)]
 pub(crate) struct Calls {
     started: [AtomicU64; METHODS.len()],
     handled: [[AtomicU64; CODES.len()]; METHODS.len()],
@@ -78,6 +81,13 @@ impl Method {
     pub(crate) fn of(path: &str) -> Option<Method> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         METHODS.iter().position(|known| *known == (service, method)).map(Method)
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Calls {
+        let zeros = |_| std::array::from_fn(|_| AtomicU64::new(0));
+        Calls { started: std::array::from_fn(|_| AtomicU64::new(0)), handled: std::array::from_fn(zeros) }
     }
 }
 

@@ -8,25 +8,28 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use hyper::body::Incoming;
+use ringfence_proto::codec::REFUSAL_PREFIX;
 use ringfence_proto::etcdserverpb::cluster_server::ClusterServer;
 use ringfence_proto::etcdserverpb::kv_server::KvServer;
 use ringfence_proto::etcdserverpb::lease_server::LeaseServer;
 use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use ringfence_proto::ringfence_v1::fencing_server::FencingServer;
 use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
 use ringfence_proto::v3electionpb::election_server::ElectionServer;
 use ringfence_proto::v3lockpb::lock_server::LockServer;
 use ringfence_proto::{ERROR_DETAIL_KEY, FILE_DESCRIPTORS};
 use ringfence_types::limits::{GRPC_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX};
 use tokio::sync::Semaphore;
-use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::calls::{Calls, Method};
 use crate::cluster::Cluster;
 use crate::election::Election;
+use crate::fencing::Fencing;
 use crate::health::Health;
 use crate::holders::Holders;
 use crate::integrity::Integrity;
@@ -77,6 +80,7 @@ impl Door {
                     .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX),
             )
             .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
+            .add_service(FencingServer::new(Fencing { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))
@@ -91,7 +95,7 @@ impl Door {
     ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
         let method = Method::of(request.uri().path());
         let room = self.room(request);
-        let calls = Arc::clone(&self.calls);
+        let (calls, served) = (Arc::clone(&self.calls), self.served.clone());
         async move {
             if let Some(method) = method {
                 calls.started(method);
@@ -102,7 +106,7 @@ impl Door {
                 .get(GRPC_STATUS)
                 .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
             if code != Code::Ok && !response.headers().contains_key(ERROR_DETAIL_KEY) {
-                explain(code, &mut response);
+                explain(code, &mut response, &served);
             }
             if let Some(method) = method {
                 calls.handled(method, code);
@@ -137,20 +141,9 @@ fn is_grpc(request: &http::Request<Incoming>) -> bool {
 type Room = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 /// Gives a refusal that was made before any service saw the request the detail that every status carries.
-fn explain(code: Code, response: &mut http::Response<Body>) {
-    let message =
-        response.headers().get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or_default();
-    // The codec refuses a message by the length that it announces, in words that no client of etcd knows.
-    let too_large = code == Code::OutOfRange && message.contains("message%20length%20too%20large");
-    let trouble = match code {
-        Code::OutOfRange if too_large => {
-            Trouble::TooLarge { size: GRPC_MESSAGE_BYTES_MAX + 1, max: REQUEST_BYTES_MAX }
-        }
-        Code::Unimplemented => Trouble::Unsupported("the server has no such method"),
-        // Health, reflection and the like have errors of their own, which promise nothing about the store.
-        _ => return,
-    };
-    let replacement: http::Response<Body> = trouble.status(Vec::new()).into_http();
+fn explain(code: Code, response: &mut http::Response<Body>, served: &Served) {
+    let Some(trouble) = unexplained(code, response.headers()) else { return };
+    let replacement: http::Response<Body> = served.status(&trouble).into_http();
     *response = replacement;
     response
         .headers_mut()
@@ -158,39 +151,54 @@ fn explain(code: Code, response: &mut http::Response<Body>) {
         .or_insert(HeaderValue::from_static("application/grpc"));
 }
 
+/// What a status without our detail is about, where it is about the store at all.
+fn unexplained(code: Code, headers: &http::HeaderMap) -> Option<Trouble> {
+    let status = Status::from_header_map(headers)?;
+    match code {
+        // The codec refuses a message by the length that it announces, in words that no client of etcd knows.
+        Code::OutOfRange if status.message().contains("message length too large") => {
+            Some(Trouble::TooLarge { size: GRPC_MESSAGE_BYTES_MAX + 1, max: REQUEST_BYTES_MAX })
+        }
+        Code::InvalidArgument => {
+            status.message().strip_prefix(REFUSAL_PREFIX).map(|why| Trouble::Overlooked(why.to_owned()))
+        }
+        Code::Unimplemented => Some(Trouble::Unsupported("the server has no such method")),
+        // Health, reflection and the like have errors of their own, which promise nothing about the store.
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use tonic::Status;
-
     use super::*;
 
-    fn status_of(response: &http::Response<Body>) -> Status {
-        Status::from_header_map(response.headers()).expect("a refusal has a status")
-    }
-
-    fn refusal(status: Status) -> http::Response<Body> {
-        status.into_http()
+    fn trouble_of(status: Status) -> Option<Trouble> {
+        let code = status.code();
+        let response: http::Response<Body> = status.into_http();
+        unexplained(code, response.headers())
     }
 
     #[test]
     fn a_message_that_the_codec_refused_is_etcds_too_large() {
         let words =
             "Error, decoded message length too large: found 9000000 bytes, the limit is: 2097152 bytes";
-        let mut response = refusal(Status::out_of_range(words));
-        explain(Code::OutOfRange, &mut response);
-        let status = status_of(&response);
-        assert_eq!(
-            (status.code(), status.message()),
-            (Code::InvalidArgument, "etcdserver: request is too large")
-        );
-        assert!(response.headers().contains_key(ERROR_DETAIL_KEY));
+        let trouble = trouble_of(Status::out_of_range(words));
+        assert!(matches!(trouble, Some(Trouble::TooLarge { .. })), "{trouble:?}");
+        assert!(trouble_of(Status::out_of_range("something else")).is_none());
     }
 
     #[test]
     fn an_unknown_method_is_refused_with_a_detail() {
-        let mut response = refusal(Status::unimplemented(""));
-        explain(Code::Unimplemented, &mut response);
-        assert_eq!(status_of(&response).code(), Code::Unimplemented);
-        assert!(response.headers().contains_key(ERROR_DETAIL_KEY));
+        assert!(matches!(trouble_of(Status::unimplemented("")), Some(Trouble::Unsupported(_))));
+    }
+
+    #[test]
+    fn an_extension_that_the_codec_found_keeps_its_words() {
+        let words = "the request carries the extension field 1002, which this version does not know";
+        match trouble_of(Status::invalid_argument(format!("{REFUSAL_PREFIX}{words}"))) {
+            Some(Trouble::Overlooked(told)) => assert_eq!(told, words),
+            other => panic!("{other:?} is about an extension"),
+        }
+        assert!(trouble_of(Status::invalid_argument("reflection's own")).is_none());
     }
 }

@@ -6,10 +6,15 @@ use futures_util::Stream;
 use prost::Message;
 use ringfence_proto::etcdserverpb::kv_server;
 use ringfence_proto::etcdserverpb::{self as etcd};
+use ringfence_proto::extension::{self, Checks, Extended};
+use ringfence_proto::metadata::{CHECKED_KEY, checked_value};
+use ringfence_proto::request::Transaction;
+use ringfence_proto::ringfence_v1::Checked;
 use ringfence_proto::{request, response};
 use ringfence_store::View;
+use ringfence_types::limits::CHECKED_METADATA_BYTES_MAX;
 use ringfence_types::{Applied, Command, Freshness, KeyRange, Operation, RangeEnd, RangeQuery, Reply, Txn};
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::limits::SHORT_TXN_KEYS_MAX;
@@ -49,9 +54,12 @@ impl kv_server::Kv for Kv {
 
     async fn put(&self, request: Request<etcd::PutRequest>) -> Result<Response<etcd::PutResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let applied = self.write(&metadata, request, request::put).await;
-        self.served.answer(applied.map(|applied| match applied.reply {
-            Reply::Put(reply) => response::put(reply, self.served.header(applied.revision)),
+        let written = self.write(&metadata, request, request::put).await;
+        self.answer(written.map(|(applied, checked)| match applied.reply {
+            Reply::Put(reply) => {
+                let header = self.served.header(applied.revision);
+                etcd::PutResponse { checked, ..response::put(reply, header) }
+            }
             reply => unexpected("a put", &reply),
         }))
     }
@@ -61,16 +69,19 @@ impl kv_server::Kv for Kv {
         request: Request<etcd::DeleteRangeRequest>,
     ) -> Result<Response<etcd::DeleteRangeResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let applied = self.write(&metadata, request, request::delete_range).await;
-        self.served.answer(applied.map(|applied| match applied.reply {
-            Reply::DeleteRange(reply) => response::delete_range(reply, self.served.header(applied.revision)),
+        let written = self.write(&metadata, request, request::delete_range).await;
+        self.answer(written.map(|(applied, checked)| match applied.reply {
+            Reply::DeleteRange(reply) => {
+                let header = self.served.header(applied.revision);
+                etcd::DeleteRangeResponse { checked, ..response::delete_range(reply, header) }
+            }
             reply => unexpected("a deletion", &reply),
         }))
     }
 
     async fn txn(&self, request: Request<etcd::TxnRequest>) -> Result<Response<etcd::TxnResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        self.served.answer(self.transact(&metadata, request).await)
+        self.answer(self.transact(&metadata, request).await)
     }
 
     async fn compact(
@@ -78,8 +89,8 @@ impl kv_server::Kv for Kv {
         request: Request<etcd::CompactionRequest>,
     ) -> Result<Response<etcd::CompactionResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let applied = self.write(&metadata, request, |request| Ok(request::compaction(&request))).await;
-        self.served.answer(applied.map(|applied| match applied.reply {
+        let compacted = self.compaction(&metadata, &request).await;
+        self.served.answer(compacted.map(|applied| match applied.reply {
             Reply::Compact => etcd::CompactionResponse { header: Some(self.served.header(applied.revision)) },
             reply => unexpected("a compaction", &reply),
         }))
@@ -87,42 +98,92 @@ impl kv_server::Kv for Kv {
 }
 
 impl Kv {
-    /// The way of a write: gate, parse, propose; what `apply` refused is a refusal here.
-    async fn write<R: Message>(
+    /// The way of a write: gate, parse, propose; what `apply` refused is a refusal here. With the answer comes which extensions
+    /// were evaluated.
+    async fn write<R: Message + Extended>(
         &self,
         metadata: &MetadataMap,
-        request: R,
+        mut request: R,
         parse: impl FnOnce(R) -> Result<Command, request::ParseError>,
+    ) -> Result<(Applied, Option<Checked>), Trouble> {
+        gate::leader(metadata, &self.served.node)?;
+        gate::carried(metadata)?.put_into(&mut request)?;
+        gate::size(&request)?;
+        self.propose(metadata, &parse(request)?).await
+    }
+
+    async fn propose(
+        &self,
+        metadata: &MetadataMap,
+        command: &Command,
+    ) -> Result<(Applied, Option<Checked>), Trouble> {
+        gate::fences(command, &self.served.node)?;
+        let applied = self.served.node.propose(command, deadline::of(metadata)).await??;
+        Ok((applied, extension::checked(command)))
+    }
+
+    async fn compaction(
+        &self,
+        metadata: &MetadataMap,
+        request: &etcd::CompactionRequest,
     ) -> Result<Applied, Trouble> {
         gate::leader(metadata, &self.served.node)?;
-        gate::size(&request)?;
-        let command = parse(request)?;
-        Ok(self.served.node.propose(&command, deadline::of(metadata)).await??)
+        gate::carried(metadata)?.refuse()?;
+        Ok(self.served.node.propose(&request::compaction(request), deadline::of(metadata)).await??)
+    }
+
+    /// As [`Served::answer`], and the metadata say too which extensions were evaluated. Where that would be longer than
+    /// clients may take, the request came with fields, and the answer's field says it alone.
+    fn answer<T: Checks>(&self, result: Result<T, Trouble>) -> Result<Response<T>, Status> {
+        let mut response = self.served.answer(result)?;
+        if let Some(checked) = response.get_ref().checked() {
+            let value = checked_value(checked);
+            if value.len() <= CHECKED_METADATA_BYTES_MAX
+                && let Ok(value) = MetadataValue::try_from(value)
+            {
+                response.metadata_mut().insert(CHECKED_KEY, value);
+            }
+        }
+        Ok(response)
     }
 
     async fn transact(
         &self,
         metadata: &MetadataMap,
-        request: etcd::TxnRequest,
+        mut request: etcd::TxnRequest,
     ) -> Result<etcd::TxnResponse, Trouble> {
         gate::leader(metadata, &self.served.node)?;
+        gate::carried(metadata)?.put_into(&mut request)?;
         gate::size(&request)?;
-        let (txn, freshness) = request::txn(request)?;
-        if txn.is_read_only() {
-            let view = self.view(metadata, freshness).await?;
-            let (revision, reply) = if is_short_txn(&txn) {
-                (view.revision(), view.evaluate(&txn)?)
-            } else {
-                drop(view);
-                self.served.read_long(move |view| Ok((view.revision(), view.evaluate(&txn)?))).await?
-            };
-            return Ok(response::txn(reply, self.served.header(revision)));
-        }
-        let applied = self.served.node.propose(&Command::Txn(txn), deadline::of(metadata)).await??;
+        let command = match request::txn(request)? {
+            Transaction::Read(txn, freshness) => return self.read_txn(metadata, txn, freshness).await,
+            Transaction::Write(command) => command,
+        };
+        let (applied, checked) = self.propose(metadata, &command).await?;
         match applied.reply {
-            Reply::Txn(reply) => Ok(response::txn(reply, self.served.header(applied.revision))),
+            Reply::Txn(reply) => {
+                let header = self.served.header(applied.revision);
+                Ok(etcd::TxnResponse { checked, ..response::txn(reply, header) })
+            }
             reply => unexpected("a transaction", &reply),
         }
+    }
+
+    /// A transaction that only reads.
+    async fn read_txn(
+        &self,
+        metadata: &MetadataMap,
+        txn: Txn,
+        freshness: Freshness,
+    ) -> Result<etcd::TxnResponse, Trouble> {
+        let view = self.view(metadata, freshness).await?;
+        let (revision, reply) = if is_short_txn(&txn) {
+            (view.revision(), view.evaluate(&txn)?)
+        } else {
+            drop(view);
+            self.served.read_long(move |view| Ok((view.revision(), view.evaluate(&txn)?))).await?
+        };
+        Ok(response::txn(reply, self.served.header(revision)))
     }
 
     async fn read_range(

@@ -2,7 +2,7 @@
 //! probes and metrics, all on one port.
 //!
 //! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
-//! `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject), then the node:
+//! `fencing`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject), then the node:
 //! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
 //! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
 //! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
@@ -16,6 +16,7 @@ mod deadline;
 mod door;
 mod election;
 mod etcd_errors;
+mod fencing;
 mod gate;
 mod gather;
 mod health;
@@ -32,6 +33,7 @@ mod metrics;
 mod plain;
 mod queue;
 mod range_stream;
+mod refusals;
 mod renewals;
 mod serve;
 mod served;

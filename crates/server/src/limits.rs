@@ -8,6 +8,8 @@ pub(crate) const CONNECTIONS_MAX: usize = 16_384;
 pub(crate) const CALLS_PER_CONNECTION_MAX: u32 = 4_096;
 /// Most reads of more than a few keys at once; further ones wait.
 pub(crate) const LONG_READS_MAX: usize = 32;
+/// Most waiters in one answer about a scope.
+pub(crate) const INSPECTED_WAITERS_MAX: usize = 1_000;
 /// Most copies of the state that are made and sent at once.
 pub(crate) const SNAPSHOTS_MAX: usize = 2;
 /// A transaction that reads up to this many single keys runs where the call runs; a larger one on a thread that may

@@ -8,9 +8,10 @@ use crate::ETCD_VERSION;
 use crate::alarm;
 use crate::calls::Calls;
 use crate::lease_counts::LeaseTotals;
+use crate::refusals::Refusals;
 
 /// The metrics of a node in Prometheus' text format.
-pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals) -> String {
+pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals, refusals: &Refusals) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     identity(&mut page, status);
     raft(&mut page, status);
@@ -22,6 +23,7 @@ pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals) -> Strin
     peers(&mut page, status);
     stages(&mut page, status);
     process(&mut page);
+    refusals.write(&mut page.0);
     calls.write(&mut page.0);
     page.0
 }
@@ -446,6 +448,7 @@ mod tests {
             &status(),
             &Calls::default(),
             LeaseTotals { granted: 4, renewed: 3, revoked: 2, expired: 1 },
+            &Refusals::default(),
         );
         let lines: BTreeSet<&str> = page.lines().collect();
         for line in [
@@ -495,6 +498,7 @@ mod tests {
             &status(),
             &Calls::default(),
             LeaseTotals { granted: 4, renewed: 3, revoked: 2, expired: 1 },
+            &Refusals::default(),
         );
         let mut heads = BTreeSet::new();
         let mut current = "";

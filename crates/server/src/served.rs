@@ -13,6 +13,7 @@ use tonic::{Response, Status};
 
 use crate::lease_counts::LeaseCounts;
 use crate::limits::LONG_READS_MAX;
+use crate::refusals::Refusals;
 use crate::renewals::Renewals;
 use crate::status::Trouble;
 
@@ -29,6 +30,8 @@ pub(crate) struct Served {
     pub(crate) shutdown: CancellationToken,
     pub(crate) renewals: Renewals,
     pub(crate) lease_counts: Arc<LeaseCounts>,
+    /// What was refused so far, by reason.
+    pub(crate) refusals: Arc<Refusals>,
     long_reads: Arc<Semaphore>,
 }
 
@@ -39,6 +42,7 @@ impl Served {
             shutdown,
             renewals,
             lease_counts: Arc::default(),
+            refusals: Arc::default(),
             long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
         }
     }
@@ -64,6 +68,7 @@ impl Served {
             // Whatever this member said from here on would be a guess.
             self.node.report_unreadable(error);
         }
+        self.refusals.count(trouble);
         trouble.status(if trouble.is_elsewhere() { self.leader_client_urls() } else { Vec::new() })
     }
 

@@ -20,9 +20,11 @@ use bytes::Bytes;
 use prost::Message;
 use ringfence_consensus::{BarrierError, Failure, MemberError, ProposeError, ReadOnly, TransferError};
 use ringfence_proto::ERROR_DETAIL_KEY;
+use ringfence_proto::codec::REFUSAL_PREFIX;
+use ringfence_proto::extension::{ExtensionError, scope_message};
 use ringfence_proto::request::ParseError;
-use ringfence_proto::ringfence_v1::ErrorDetail;
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
+use ringfence_proto::ringfence_v1::{ErrorDetail, StaleFence};
 use ringfence_store::ReadError;
 use ringfence_types::Rejection;
 use ringfence_types::limits::LEASE_TTL_SECONDS_MAX;
@@ -36,6 +38,8 @@ use crate::etcd_errors::{self as etcd, Fixed};
 pub(crate) enum Trouble {
     /// The request is malformed.
     Parse(ParseError),
+    /// The request carries something that this version would overlook, in these words.
+    Overlooked(String),
     /// The request is larger than any may be.
     TooLarge {
         /// Its size in bytes.
@@ -45,6 +49,8 @@ pub(crate) enum Trouble {
     },
     /// The client asked to be refused where no leader is known.
     LeaderRequired,
+    /// A fence of the write does not hold and never will again: what every later apply would say.
+    StaleAtGate(Rejection),
     /// The write has no outcome.
     Propose(ProposeError),
     /// The write, or the question, was refused.
@@ -103,6 +109,19 @@ pub(crate) enum LockTrouble {
     Stopping,
 }
 
+/// Who refuses a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Judge {
+    /// The checks of form: what is asked for makes no sense.
+    Form,
+    /// The gate before consensus.
+    Gate,
+    /// Consensus: there is no leader, no leader lease, no time or no room.
+    Consensus,
+    /// The replicated state, when the command is applied or the question read.
+    State,
+}
+
 /// What the client is told.
 struct Told {
     code: Code,
@@ -127,6 +146,7 @@ impl Trouble {
             attempt_applied: applied.into(),
             leader_client_urls,
             message: words,
+            stale_fence: self.stale_fence(),
         };
         let mut status = Status::new(code, message);
         let value = MetadataValue::from_bytes(&Bytes::from(detail.encode_to_vec()));
@@ -134,9 +154,53 @@ impl Trouble {
         status
     }
 
+    /// Who refused, and the reason as a word; none where nobody did, or not before or by what happens to writes.
+    pub(crate) fn refusal(&self) -> Option<(Judge, &'static str)> {
+        let judge = match self {
+            Trouble::Parse(_)
+            | Trouble::Overlooked(_)
+            | Trouble::TooLarge { .. }
+            | Trouble::LeaseTtl { .. } => Judge::Form,
+            Trouble::LeaderRequired | Trouble::StaleAtGate(_) | Trouble::Busy(_) => Judge::Gate,
+            Trouble::Rejected(_)
+            | Trouble::Lock(_)
+            | Trouble::Read(ReadError::Rejected(_))
+            | Trouble::Barrier(BarrierError::Rejected(_))
+            | Trouble::Member(MemberError::Rejected(_)) => Judge::State,
+            Trouble::Propose(_) | Trouble::Barrier(_) | Trouble::Member(_) | Trouble::Transfer(_) => {
+                Judge::Consensus
+            }
+            Trouble::Read(ReadError::Store(_))
+            | Trouble::Snapshot(_)
+            | Trouble::Rebuild(_)
+            | Trouble::Scrub(_)
+            | Trouble::SnapshotFile(_)
+            | Trouble::DowngradeTarget
+            | Trouble::NoDowngrade
+            | Trouble::Unsupported(_) => return None,
+        };
+        let Told { applied, reason, .. } = self.told();
+        (applied != AttemptApplied::Unknown).then_some((judge, reason))
+    }
+
+    fn stale_fence(&self) -> Option<StaleFence> {
+        match self {
+            Trouble::Rejected(Rejection::StaleFence { scope, presented, in_force })
+            | Trouble::StaleAtGate(Rejection::StaleFence { scope, presented, in_force }) => {
+                Some(StaleFence {
+                    scope: Some(scope_message(scope)),
+                    presented: presented.0,
+                    in_force: in_force.map_or(0, |token| token.0),
+                })
+            }
+            _ => None,
+        }
+    }
+
     fn told(&self) -> Told {
         match self {
             Trouble::Parse(error) => parse(error),
+            Trouble::Overlooked(words) => invalid("invalid_extension", words),
             Trouble::TooLarge { size, max } => too_large(*size, *max),
             Trouble::LeaderRequired => refused(
                 etcd::NO_LEADER,
@@ -144,7 +208,7 @@ impl Trouble {
                 "this member knows no leader, and the call requires one",
             ),
             Trouble::Propose(error) => propose(error),
-            Trouble::Rejected(rejection) => rejected(rejection),
+            Trouble::Rejected(rejection) | Trouble::StaleAtGate(rejection) => rejected(rejection),
             Trouble::Barrier(error) => barrier(error),
             Trouble::Read(ReadError::Rejected(rejection)) => rejected(rejection),
             Trouble::Read(ReadError::Store(error)) => refused(etcd::UNHEALTHY, "state_unreadable", error),
@@ -258,13 +322,9 @@ fn parse(error: &ParseError) -> Told {
         ParseError::InvalidSortOption { .. } => {
             refused(etcd::INVALID_SORT_OPTION, "invalid_sort_option", error)
         }
-        ParseError::InvalidCompare { .. } => Told {
-            code: Code::InvalidArgument,
-            message: format!("ringfence: {error}").into(),
-            reason: "invalid_compare",
-            applied: AttemptApplied::No,
-            words: error.to_string(),
-        },
+        ParseError::InvalidCompare { .. } => invalid("invalid_compare", error),
+        ParseError::Extension(_) => invalid("invalid_extension", error),
+        ParseError::GuardTooLong(_) | ParseError::EmptyGuard => invalid("invalid_guard", error),
         ParseError::TooManyOperations { .. } | ParseError::TooDeep => {
             refused(etcd::TOO_MANY_OPERATIONS, "too_many_operations", error)
         }
@@ -308,6 +368,18 @@ fn rejected(rejection: &Rejection) -> Told {
         },
         Rejection::UnknownCommand(_) => refused(etcd::NOT_CAPABLE, "unknown_command", rejection),
     }
+}
+
+/// The reason of a rejection as a word.
+pub(crate) fn reason(rejection: &Rejection) -> &'static str {
+    rejected(rejection).reason
+}
+
+/// A request that makes no sense, in a way for which etcd has no words.
+fn invalid(reason: &'static str, words: impl ToString) -> Told {
+    let words = words.to_string();
+    let message = format!("{REFUSAL_PREFIX}{words}").into();
+    Told { code: Code::InvalidArgument, message, reason, applied: AttemptApplied::No, words }
 }
 
 /// A refusal for which etcd has no words.
@@ -401,6 +473,12 @@ macro_rules! trouble_from {
             }
         })*
     };
+}
+
+impl From<ExtensionError> for Trouble {
+    fn from(error: ExtensionError) -> Trouble {
+        Trouble::Parse(error.into())
+    }
 }
 
 trouble_from! {
@@ -535,11 +613,47 @@ mod tests {
     }
 
     #[test]
+    fn a_stale_fence_is_told_with_the_token_in_force_by_the_gate_and_by_the_state() {
+        let scope = ringfence_types::Scope::Lock(Bytes::from_static(b"jobs"));
+        let stale =
+            |in_force| Rejection::StaleFence { scope: scope.clone(), presented: Revision(4), in_force };
+        for (in_force, expected) in [(Some(Revision(9)), 9), (None, 0)] {
+            for (trouble, judge) in [
+                (Trouble::Rejected(stale(in_force)), Judge::State),
+                (Trouble::StaleAtGate(stale(in_force)), Judge::Gate),
+            ] {
+                assert_eq!(trouble.refusal(), Some((judge, "stale_fence")));
+                let status = trouble.status(Vec::new());
+                assert_eq!(status.code(), Code::FailedPrecondition);
+                let detail = detail(&status);
+                assert_eq!(
+                    (detail.reason.as_str(), detail.attempt_applied()),
+                    ("stale_fence", AttemptApplied::No)
+                );
+                let told = detail.stale_fence.unwrap();
+                assert_eq!((told.presented, told.in_force), (4, expected));
+                assert_eq!(told.scope, Some(scope_message(&scope)));
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_that_leaves_things_open_is_no_refusal() {
+        assert_eq!(Trouble::from(ProposeError::LeadershipLost).refusal(), None);
+        let refused = Trouble::from(ProposeError::NoLeader { read_only: None }).refusal();
+        assert_eq!(refused, Some((Judge::Consensus, "no_leader")));
+        assert_eq!(Trouble::from(ParseError::EmptyGuard).refusal(), Some((Judge::Form, "invalid_guard")));
+    }
+
+    #[test]
     fn what_has_no_fixed_error_never_looks_like_etcds() {
         for trouble in [
             Trouble::from(ParseError::InvalidCompare { result: 7, target: 0 }),
             Trouble::Unsupported("members cannot be changed yet"),
             LockTrouble::NotACandidate.into(),
+            Trouble::from(ExtensionError::OnRead),
+            Trouble::Overlooked("the request carries the extension field 1002".to_owned()),
+            Trouble::from(ParseError::EmptyGuard),
         ] {
             assert!(trouble.status(Vec::new()).message().starts_with("ringfence: "), "{trouble:?}");
             assert!(!trouble.is_elsewhere());

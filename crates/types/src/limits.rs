@@ -63,6 +63,10 @@ pub const LEASES_ENDED_AT_ONCE_MAX: usize = 256;
 
 /// Most fences that a write may carry.
 pub const FENCES_MAX: usize = 16;
+/// The longest name or key of a scope, and the longest key that bounds a guard, in bytes: refusals name them.
+pub const SCOPE_BYTES_MAX: usize = 1 << 10;
+/// The longest value of metadata in which an answer says what was checked; clients bound what they take of metadata.
+pub const CHECKED_METADATA_BYTES_MAX: usize = 4 << 10;
 /// Most guards of a cluster: each write is held against all of them.
 pub const GUARDS_MAX: usize = 1_024;
 /// Most answers that are kept of a session, and so most writes of it that may be under way.

@@ -136,6 +136,7 @@ mod tests {
             attempt_applied,
             leader_client_urls: Vec::new(),
             message: "words".to_owned(),
+            ..Default::default()
         };
         let mut status = Status::new(code, message);
         status

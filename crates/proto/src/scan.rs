@@ -1,0 +1,115 @@
+//! A look at the bytes of a request for extensions that this version would overlook. A decoder skips the fields that it does
+//! not know; for most of them that is right, but a fence that is skipped makes an unfenced write.
+//!
+//! Refused are, in requests that may change something: unknown fields from 1000 up, extensions inside the operations of a
+//! transaction, and every unknown field inside the messages of the extensions themselves.
+
+use std::any::TypeId;
+
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use ringfence_types::limits::TXN_DEPTH_MAX;
+
+use crate::etcdserverpb as etcd;
+use crate::extension::ExtensionError;
+use crate::ringfence_v1 as v1;
+
+/// The first field number that is ours in etcd's messages.
+const FIRST_EXTENSION: u32 = 1_000;
+/// Two messages lie between a transaction and one nested in it; below the innermost lie its operations.
+const DEPTH_MAX: usize = 2 * TXN_DEPTH_MAX;
+
+/// What is looked for in a message.
+#[derive(Debug)]
+pub struct Shape {
+    /// Fields that hold messages which are looked into.
+    followed: &'static [(u32, &'static Shape)],
+    /// The first number at which a field that is not followed is refused.
+    refused_from: u32,
+    /// Whether the message is a part of a transaction's operations.
+    is_nested: bool,
+}
+
+static SESSION: Shape = ours(&[], 3);
+static SCOPE: Shape = ours(&[], 3);
+static FENCE: Shape = ours(&[(1, &SCOPE)], 3);
+static SESSION_STAMP: Shape = ours(&[(1, &SESSION)], 4);
+
+static WRITE: Shape = etcds(&[(1000, &FENCE), (1001, &SESSION_STAMP)], false);
+static TXN: Shape =
+    etcds(&[(1, &LEAF), (2, &OPERATION), (3, &OPERATION), (1000, &FENCE), (1001, &SESSION_STAMP)], false);
+static NESTED_TXN: Shape = etcds(&[(1, &LEAF), (2, &OPERATION), (3, &OPERATION)], true);
+static OPERATION: Shape = etcds(&[(1, &LEAF), (2, &LEAF), (3, &LEAF), (4, &NESTED_TXN)], true);
+static LEAF: Shape = etcds(&[], true);
+static COMPACTION: Shape = etcds(&[], false);
+
+static CHANGE_GUARD: Shape = ours(&[(3, &SCOPE), (4, &FENCE)], 6);
+static RESOLVE: Shape = ours(&[(1, &SESSION)], 3);
+
+/// A message of etcd's: what it does not know is none of its business below our numbers.
+const fn etcds(followed: &'static [(u32, &'static Shape)], is_nested: bool) -> Shape {
+    Shape { followed, refused_from: FIRST_EXTENSION, is_nested }
+}
+
+/// A message of ours: every field that this version does not know might change what it means.
+const fn ours(followed: &'static [(u32, &'static Shape)], refused_from: u32) -> Shape {
+    Shape { followed, refused_from, is_nested: false }
+}
+
+/// What to look for in messages of a type; none where nothing could be overlooked.
+#[must_use]
+pub fn shape_of<M: 'static>() -> Option<&'static Shape> {
+    let message = TypeId::of::<M>();
+    // Constants all of them: what is left of this for a given type is its result.
+    if message == TypeId::of::<etcd::PutRequest>() || message == TypeId::of::<etcd::DeleteRangeRequest>() {
+        Some(&WRITE)
+    } else if message == TypeId::of::<etcd::TxnRequest>() {
+        Some(&TXN)
+    } else if message == TypeId::of::<etcd::CompactionRequest>() {
+        Some(&COMPACTION)
+    } else if message == TypeId::of::<v1::ChangeGuardRequest>() {
+        Some(&CHANGE_GUARD)
+    } else if message == TypeId::of::<v1::ResolveRequest>() {
+        Some(&RESOLVE)
+    } else {
+        None
+    }
+}
+
+/// Looks through a message.
+///
+/// # Errors
+/// Where it has something that would be overlooked, or is malformed.
+pub fn scan(message: &[u8], shape: &Shape) -> Result<(), ExtensionError> {
+    at_depth(message, shape, 0)
+}
+
+fn at_depth(mut message: &[u8], shape: &Shape, depth: usize) -> Result<(), ExtensionError> {
+    if depth > DEPTH_MAX {
+        return Err(ExtensionError::Malformed);
+    }
+    while !message.is_empty() {
+        let (field, wire_type) = decode_key(&mut message).map_err(malformed)?;
+        let followed = shape.followed.iter().find(|(number, _)| *number == field);
+        if followed.is_none() && field >= shape.refused_from {
+            let is_known = WRITE.followed.iter().any(|(number, _)| *number == field);
+            let misplaced = shape.is_nested && is_known;
+            return Err(if misplaced { ExtensionError::Nested } else { ExtensionError::UnknownField(field) });
+        }
+        if wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, field, &mut message, DecodeContext::default()).map_err(malformed)?;
+            continue;
+        }
+        let length = decode_varint(&mut message).map_err(malformed)?;
+        let length = usize::try_from(length).map_err(|_| ExtensionError::Malformed)?;
+        let (inner, rest) = message.split_at_checked(length).ok_or(ExtensionError::Malformed)?;
+        if let Some((_, shape)) = followed {
+            at_depth(inner, shape, depth + 1)?;
+        }
+        message = rest;
+    }
+    Ok(())
+}
+
+fn malformed(_: prost::DecodeError) -> ExtensionError {
+    ExtensionError::Malformed
+}
