@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use crate::checked;
 use crate::retry::Kind;
 use crate::scan::Scan;
 use crate::verdict::{Applied, Verdict};
@@ -30,13 +31,16 @@ impl Client {
     /// Stores a value under a key, as `request` says.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Indefinite`] where the put may have been applied.
+    /// See [`Error`]; [`Error::Unchecked`] where `request` carries fences or a session and the server knows none;
+    /// [`Error::Indefinite`] where the put may have been applied.
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Error> {
-        self.call(Kind::Write, |channel| {
-            let request = request.clone();
-            async move { Ok(self.kv(channel).put(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(Kind::Write, |channel| {
+                let request = request.clone();
+                async move { Ok(self.kv(channel).put(request).await?.into_inner()) }
+            })
+            .await?;
+        checked::verify(&request.fences, request.session.is_some(), answer)
     }
 
     /// Stores a value under a key.
@@ -82,13 +86,15 @@ impl Client {
     /// Deletes the keys of a range.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Indefinite`] where the deletion may have been applied.
+    /// As [`Client::put`].
     pub async fn delete_range(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
-        self.call(Kind::Write, |channel| {
-            let request = request.clone();
-            async move { Ok(self.kv(channel).delete_range(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(Kind::Write, |channel| {
+                let request = request.clone();
+                async move { Ok(self.kv(channel).delete_range(request).await?.into_inner()) }
+            })
+            .await?;
+        checked::verify(&request.fences, request.session.is_some(), answer)
     }
 
     /// Deletes the keys of a range.
@@ -105,15 +111,17 @@ impl Client {
     /// Compares, then does one of two lists of operations.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Indefinite`] where the transaction may have been applied. One that only reads is retried as
+    /// As [`Client::put`]. One that only reads is retried as
     /// a read is.
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
         let kind = if is_read_only(&request) { Kind::Read } else { Kind::Write };
-        self.call(kind, |channel| {
-            let request = request.clone();
-            async move { Ok(self.kv(channel).txn(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(kind, |channel| {
+                let request = request.clone();
+                async move { Ok(self.kv(channel).txn(request).await?.into_inner()) }
+            })
+            .await?;
+        checked::verify(&request.fences, request.session.is_some(), answer)
     }
 
     /// Forgets the history below a revision. Doing it twice is harmless but refused the second time, so it is not retried

@@ -25,6 +25,13 @@ pub enum Error {
         /// What happened to the attempt whose outcome is unknown.
         message: String,
     },
+    /// The write carried fences or its place in a session, and the answer does not say that they were checked: the server knows
+    /// nothing of them. The write was applied, whatever is in force.
+    #[error("the write was applied, but {message}")]
+    Unchecked {
+        /// What was not checked.
+        message: String,
+    },
     /// No node could do it before the deadline. A write that ends so was surely not applied.
     #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
     Unavailable {
@@ -55,7 +62,7 @@ impl Error {
     pub fn is_definite(&self) -> bool {
         match self {
             Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => true,
-            Error::Indefinite { .. } | Error::Protocol(_) => false,
+            Error::Indefinite { .. } | Error::Unchecked { .. } | Error::Protocol(_) => false,
         }
     }
 }

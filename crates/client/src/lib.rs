@@ -18,13 +18,17 @@
 //! - [`Error::Refused`] and [`Error::Unavailable`]: *every* attempt ended in a way that proves that it was not applied.
 //! - [`Error::Indefinite`]: it may have been applied. Such a write is never sent again by the client itself, since only
 //!   the caller knows whether doing it twice is harmless.
+//! - [`Error::Unchecked`]: it was applied, by a server that does not know the fences or the session that it carried.
 //!
 //! Reads are retried until the deadline. Reading order: [`options`], [`error`], `verdict` (what an answer proves),
-//! `retry` (what follows from it), `nodes` (where to send), then the calls themselves.
+//! `retry` (what follows from it), `nodes` (where to send), `checked` (whether fences were evaluated),
+//! then the calls themselves.
 
 mod backoff;
 mod calls;
+mod checked;
 pub mod error;
+mod fencing;
 mod leases;
 mod locks;
 mod nodes;

@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use ringfence_proto::etcdserverpb::{RangeRequest, TxnRequest};
-use ringfence_proto::ringfence_v1::ErrorDetail;
+use ringfence_proto::etcdserverpb::{PutRequest, RangeRequest, TxnRequest};
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
+use ringfence_proto::ringfence_v1::{ErrorDetail, Fence, Scope, SessionStamp, scope};
 use tonic::Status;
 
 use crate::fake::{Answer, FakeNode, attach};
@@ -198,4 +198,23 @@ async fn a_refusal_after_an_unknown_attempt_does_not_make_it_definite() {
     let error = client([&node]).lock("jobs", 1).await.expect_err("the lease has ended");
     assert!(matches!(error, Error::Indefinite { .. }), "{error:?}");
     assert_eq!(node.locks(), 2);
+}
+
+#[tokio::test]
+async fn a_fence_sent_to_a_server_that_does_not_know_fences() {
+    // The fake answers as etcd does: it skips the fields that it does not know, and puts.
+    let node = FakeNode::start([]).await;
+    let client = client([&node]);
+    let scope = Some(Scope { kind: Some(scope::Kind::Lock("jobs".into())) });
+    let fenced =
+        PutRequest { key: "k".into(), fences: vec![Fence { scope, token: 7 }], ..Default::default() };
+    let of_session =
+        PutRequest { key: "k".into(), session: Some(SessionStamp::default()), ..Default::default() };
+    for request in [fenced, of_session] {
+        let error = client.put(request).await.expect_err("the promise was not kept");
+        assert!(matches!(error, Error::Unchecked { .. }), "{error:?}");
+        assert!(!error.is_definite(), "the write was applied: {error:?}");
+    }
+    client.put_value("k", "v").await.expect("a plain put promises nothing more");
+    assert_eq!(node.puts(), 3, "no unchecked write is sent again");
 }

@@ -76,7 +76,7 @@ impl Failure {
         use ringfence_client::Error;
         let applied = match error {
             Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => Applied::No,
-            Error::Indefinite { .. } | Error::Protocol(_) => Applied::Unknown,
+            Error::Indefinite { .. } | Error::Unchecked { .. } | Error::Protocol(_) => Applied::Unknown,
         };
         Failure::new(applied, error.to_string())
     }
