@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_client::{Client, Options};
 
 use crate::commands::{
-    bench, completions, config, del, dev, export, get, import, leader, lease, lock, member, put, recover,
-    scrub, serve, snapshot, status, txn,
+    bench, completions, config, del, dev, export, fence, get, guard, import, leader, lease, lock, member,
+    put, recover, scrub, serve, snapshot, status, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -58,6 +58,12 @@ pub(crate) enum Command {
     Del(del::Del),
     /// Compare, then do one of two lists of operations, all at once.
     Txn(txn::Txn),
+    /// Key ranges that take no write without a fence.
+    #[command(subcommand)]
+    Guard(guard::Guard),
+    /// Who holds a lock or a key, and with which token.
+    #[command(subcommand)]
+    Fence(fence::Fence),
     /// Store many keys, read as JSON lines.
     Import(import::Import),
     /// Write all keys, or those with a prefix, as JSON lines.
@@ -138,6 +144,15 @@ mod tests {
             "get a --prefix --limit 5 --keys-only -o json",
             "del a b",
             "txn moves.txt",
+            "put k v --fence jobs=17 --fence key:leader=5",
+            "del k --prefix --fence lock:jobs=17",
+            "txn moves.txt --fence a=b=17",
+            "guard set --prefix jobs/state/ --scope jobs",
+            "guard set --range a b --scope key:leader --fence jobs=17",
+            "guard set --key k --scope lock:jobs --override",
+            "guard list -o json",
+            "guard remove --prefix jobs/state/ --fence jobs=17",
+            "fence inspect jobs --waiters 5",
             "import - --in-flight 128 --state s",
             "export --prefix pkg/",
             "lock run jobs --ttl 5s --grace 500ms --wait 1m -- sh -c true",
@@ -173,6 +188,11 @@ mod tests {
         for (line, kind) in [
             ("get k --prefiks", ErrorKind::UnknownArgument),
             ("put", ErrorKind::MissingRequiredArgument),
+            ("put k v --fence jobs", ErrorKind::ValueValidation),
+            ("put k v --fence jobs=0", ErrorKind::ValueValidation),
+            ("guard set --prefix p", ErrorKind::MissingRequiredArgument),
+            ("guard set --scope s", ErrorKind::MissingRequiredArgument),
+            ("guard set --prefix p --key k --scope s", ErrorKind::ArgumentConflict),
             ("get k --prefix --from-key", ErrorKind::ArgumentConflict),
             ("get k --timeout 5", ErrorKind::ValueValidation),
             ("serve --bootstrap --initial-cluster a=b:1", ErrorKind::ArgumentConflict),

@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Indefinite = 5,
     /// No node could do it in time; a write was surely not applied.
     Unavailable = 6,
+    /// The write was applied by a server that did not check the fences that it carried.
+    Unchecked = 7,
     /// The configuration makes no sense.
     Config = 10,
     /// Another process uses the data directory.
@@ -52,6 +54,7 @@ Exit codes:
    4  refused: nothing has changed
    5  indefinite: the write may have been applied
    6  unavailable: no node could do it in time; a write was surely not applied
+   7  unchecked: the write was applied by a server that did not check its fences
   10  (serve) the configuration makes no sense
   11  (serve) another process uses the data directory
   12  (serve, dev) an address cannot be listened on
@@ -137,6 +140,8 @@ impl From<Error> for Failure {
             Error::Refused { .. } => Failure::new(Exit::Refused, message),
             Error::Indefinite { .. } => Failure::new(Exit::Indefinite, message)
                 .next("read the key to see whether it was applied before you try again"),
+            Error::Unchecked { .. } => Failure::new(Exit::Unchecked, message)
+                .next("check that --endpoints names nodes of Ringfence, all of a version that knows fences"),
             Error::Unavailable { .. } => Failure::new(Exit::Unavailable, message)
                 .next("check --endpoints and `ringfence status`; a majority of the nodes must run and reach each other"),
             Error::BadEndpoint { .. } => Failure::new(Exit::Usage, message),
@@ -162,6 +167,7 @@ mod tests {
             Exit::Refused,
             Exit::Indefinite,
             Exit::Unavailable,
+            Exit::Unchecked,
             Exit::Config,
             Exit::DataDirectoryInUse,
             Exit::AddressInUse,
@@ -190,6 +196,8 @@ mod tests {
         let indefinite = Error::Indefinite { message: "perhaps".to_owned() };
         assert_eq!(Failure::from(refused).exit(), Exit::Refused);
         assert_eq!(Failure::from(unavailable).exit(), Exit::Unavailable);
+        let unchecked = Error::Unchecked { message: "nobody looked".to_owned() };
+        assert_eq!(Failure::from(unchecked).exit(), Exit::Unchecked);
         assert_eq!(Failure::from(indefinite).exit(), Exit::Indefinite);
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::Shared;
 use crate::commands::range::RangeArgs;
+use crate::commands::scope::FenceArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, print_json, print_line};
 use crate::record::{ShownKey, shown};
@@ -18,12 +19,20 @@ pub(crate) struct Del {
     /// Print what was deleted.
     #[arg(long)]
     prev_kv: bool,
+    #[command(flatten)]
+    fences: FenceArgs,
 }
 
 impl Del {
     pub(crate) async fn run(self, shared: &Shared) -> Result<(), Failure> {
         let (key, range_end) = self.range.to_etcd();
-        let request = DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv, ..Default::default() };
+        let request = DeleteRangeRequest {
+            key,
+            range_end,
+            prev_kv: self.prev_kv,
+            fences: self.fences.to_messages(),
+            session: None,
+        };
         let answer = shared.client()?.delete_range(request).await?;
         match shared.output {
             Output::Json => print_json(&json!({

@@ -6,7 +6,9 @@ pub(crate) mod config;
 pub(crate) mod del;
 pub(crate) mod dev;
 pub(crate) mod export;
+pub(crate) mod fence;
 pub(crate) mod get;
+pub(crate) mod guard;
 pub(crate) mod import;
 pub(crate) mod leader;
 pub(crate) mod lease;
@@ -16,6 +18,7 @@ pub(crate) mod metrics;
 pub(crate) mod put;
 mod range;
 pub(crate) mod recover;
+mod scope;
 pub(crate) mod scrub;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
@@ -43,6 +46,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(get) => small_runtime()?.block_on(get.run(shared)),
         Command::Del(del) => small_runtime()?.block_on(del.run(shared)),
         Command::Txn(txn) => small_runtime()?.block_on(txn.run(shared)),
+        Command::Guard(guard) => small_runtime()?.block_on(guard.run(shared)),
+        Command::Fence(fence) => small_runtime()?.block_on(fence.run(shared)),
         Command::Import(import) => runtime(default_threads())?.block_on(import.run(shared)),
         Command::Export(export) => runtime(default_threads())?.block_on(export.run(shared)),
         Command::Status(status) => small_runtime()?.block_on(status.run(shared)),

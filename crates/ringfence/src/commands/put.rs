@@ -8,6 +8,7 @@ use ringfence_proto::etcdserverpb::PutRequest;
 use serde_json::json;
 
 use crate::cli::Shared;
+use crate::commands::scope::FenceArgs;
 use crate::exit::Failure;
 use crate::output::{Output, print_json, print_line};
 use crate::record::{ShownKey, shown};
@@ -36,6 +37,8 @@ pub(crate) struct Put {
     /// Keep the key's lease; refused if there is no such key.
     #[arg(long)]
     ignore_lease: bool,
+    #[command(flatten)]
+    fences: FenceArgs,
 }
 
 impl Put {
@@ -56,7 +59,8 @@ impl Put {
             prev_kv: self.prev_kv,
             ignore_value: self.ignore_value,
             ignore_lease: self.ignore_lease,
-            ..Default::default()
+            fences: self.fences.to_messages(),
+            session: None,
         };
         let answer = shared.client()?.put(request).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision);

@@ -12,6 +12,7 @@ use ringfence_proto::etcdserverpb::{ResponseOp, TxnRequest, TxnResponse};
 use serde_json::{Value, json};
 
 use crate::cli::Shared;
+use crate::commands::scope::FenceArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, print_json, print_line};
 use crate::record::{ShownKey, shown};
@@ -44,6 +45,8 @@ pub(crate) struct Txn {
     /// The file that holds the transaction; "-" for standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
+    #[command(flatten)]
+    fences: FenceArgs,
 }
 
 impl Txn {
@@ -55,10 +58,11 @@ impl Txn {
             text = std::fs::read_to_string(&self.file)
                 .map_err(|error| Failure::new(Exit::General, format!("{}: {error}", self.file.display())))?;
         }
-        let request = parse(&text).map_err(|error| {
+        let mut request = parse(&text).map_err(|error| {
             Failure::new(Exit::General, error)
                 .next("`ringfence txn --help` shows both forms of a transaction")
         })?;
+        request.fences = self.fences.to_messages();
         let nothing_else = request.failure.is_empty();
         let answer = shared.client()?.txn(request).await?;
         show(shared.output, &answer)?;
