@@ -11,7 +11,7 @@ pub mod targets;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("log_segment", targets::log_segment),
     ("log_batches", targets::log_batches),
     ("raft_records", targets::raft_records),
@@ -22,6 +22,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("snapshot_file", targets::snapshot_file),
     ("log_messages", targets::log_messages),
     ("client_requests", targets::client_requests),
+    ("extensions", targets::extensions),
     ("import_record", targets::import_record),
     ("configuration", targets::configuration),
     ("transaction", targets::transaction),

@@ -10,7 +10,7 @@ use ringfence_proto::etcdserverpb::{self as etcd, compare, request_op};
 use ringfence_proto::peers::{
     self as wire, append_reply, hello_reply, reply, request, snapshot_reply, snapshot_request,
 };
-use ringfence_proto::{command, outcome};
+use ringfence_proto::{command, outcome, ringfence_v1 as fence};
 use ringfence_types::{self as types, Command, KeyRange, LeaseId, Operation, PutLease, PutValue, Revision};
 use ringfence_wal::{Entry, Log, Options};
 
@@ -31,6 +31,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "snapshot_file" => vec![vec![1, 0, 0, 0, 0], vec![1, 0, 16, 0, 1, 9, 32, 0, 0x80]],
         "log_messages" => log_messages(),
         "client_requests" => client_requests(),
+        "extensions" => extensions(),
         "import_record" => texts(&RECORDS),
         "configuration" => texts(&CONFIGURATIONS),
         "transaction" => texts(&TRANSACTIONS),
@@ -293,12 +294,31 @@ fn log_messages() -> Vec<Vec<u8>> {
     ]
 }
 
+fn extensions() -> Vec<Vec<u8>> {
+    let kind = fence::scope::Kind::Lock(Bytes::from_static(b"jobs"));
+    let fences = vec![fence::Fence { scope: Some(fence::Scope { kind: Some(kind) }), token: 7 }];
+    let session = Some(fence::Session { lease: 5, grant: 6 });
+    let session = Some(fence::SessionStamp { session, sequence: 9, first_incomplete: 8 });
+    let (key, value) = (Bytes::from_static(b"a"), Bytes::from_static(b"v"));
+    let put = etcd::PutRequest { key: key.clone(), value, fences, session, ..Default::default() };
+    let delete = etcd::DeleteRangeRequest { key, session, ..Default::default() };
+    let nested = etcd::RequestOp { request: Some(request_op::Request::RequestPut(put.clone())) };
+    let txn = etcd::TxnRequest { success: vec![nested], fences: put.fences.clone(), ..Default::default() };
+    kinds(vec![
+        put.encode_to_vec(),
+        delete.encode_to_vec(),
+        txn.encode_to_vec(),
+        b"lock:a%2Fb;17,key:%00;5".to_vec(),
+        b"1f3a;905;12;11".to_vec(),
+    ])
+}
+
 fn client_requests() -> Vec<Vec<u8>> {
     let (key, range_end) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
     let range =
         etcd::RangeRequest { key: key.clone(), range_end: range_end.clone(), limit: 5, ..Default::default() };
     let put = etcd::PutRequest { key: key.clone(), value: Bytes::from_static(b"v"), ..Default::default() };
-    let delete = etcd::DeleteRangeRequest { key: key.clone(), range_end, prev_kv: true };
+    let delete = etcd::DeleteRangeRequest { key: key.clone(), range_end, prev_kv: true, ..Default::default() };
     let operation = |request| etcd::RequestOp { request: Some(request) };
     let nested = etcd::TxnRequest {
         success: vec![operation(request_op::Request::RequestDeleteRange(delete.clone()))],
@@ -315,6 +335,7 @@ fn client_requests() -> Vec<Vec<u8>> {
         compare: vec![compare],
         success: vec![operation(request_op::Request::RequestPut(put.clone()))],
         failure: vec![operation(request_op::Request::RequestTxn(nested))],
+        ..Default::default()
     };
     kinds(vec![
         range.encode_to_vec(),
