@@ -54,7 +54,13 @@ impl Contender {
 }
 
 impl Drop for Contender {
+    /// The watchdog clears away what is left behind a wrapper that was killed.
     fn drop(&mut self) {
+        self.wrapper.kill();
+        let deadline = Instant::now() + 2 * TTL;
+        while !self.mark.all().is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
         self.mark.kill();
     }
 }
@@ -109,10 +115,12 @@ fn two_holders_never_live_at_once() {
             assert_eq!(stopped.wrapper.exit_code_within(PATIENCE), LOCK_LOST);
         });
         scope.spawn(|| {
-            never_two([&endpoints, &endpoints], "both stopped", |first| {
+            let mut stopped = never_two([&endpoints, &endpoints], "both stopped", |first| {
                 first.signal("run-watchdog", libc::SIGSTOP);
                 first.wrapper.stop();
             });
+            stopped.wrapper.go_on();
+            assert_eq!(stopped.wrapper.exit_code_within(PATIENCE), LOCK_LOST);
         });
         scope.spawn(|| {
             let network = Network::to(&cluster.nodes[0].client);
