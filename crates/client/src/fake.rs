@@ -122,7 +122,7 @@ impl Kv for Service {
         let more = !request.count_only && kvs.len() < count;
         let count = i64::try_from(count).expect("a fake holds few keys");
         let header = Some(ResponseHeader { revision: 42, ..ResponseHeader::default() });
-        Ok(Response::new(RangeResponse { header, kvs, more, count }))
+        Ok(Response::new(RangeResponse { header, kvs, more, count, age_ms: None }))
     }
 
     type RangeStreamStream = tokio_stream::Empty<Result<RangeStreamResponse, Status>>;

@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod command;
 pub mod extension;
+pub mod freshness;
 mod log_from_types;
 mod log_to_types;
 pub mod metadata;

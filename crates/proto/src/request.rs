@@ -14,6 +14,7 @@ use crate::etcdserverpb as etcd;
 use crate::etcdserverpb::compare::TargetUnion;
 use crate::etcdserverpb::request_op::Request;
 use crate::extension::{self, ExtensionError, Extensions};
+use crate::freshness::{self, FreshnessError};
 use crate::overlap;
 use crate::ringfence_v1 as v1;
 
@@ -65,6 +66,9 @@ pub enum ParseError {
     /// What the request carries beyond etcd's API makes no sense.
     #[error(transparent)]
     Extension(#[from] ExtensionError),
+    /// It is not clear how fresh the answer must be.
+    #[error(transparent)]
+    Freshness(#[from] FreshnessError),
     /// A guard's range has a longer bound than any may have.
     #[error("a bound of the guard's range has {0} bytes, at most {SCOPE_BYTES_MAX} are accepted")]
     GuardTooLong(usize),
@@ -82,9 +86,12 @@ pub enum Transaction {
     Write(Command),
 }
 
-/// A question for a range, and how fresh its answer must be.
-pub fn range(request: etcd::RangeRequest) -> Result<(RangeQuery, Freshness), ParseError> {
-    let freshness = if request.serializable { Freshness::Any } else { Freshness::Linearizable };
+/// A question for a range, and how fresh its answer must be; `wishes` are what the metadata say of that.
+pub fn range<'a>(
+    mut request: etcd::RangeRequest,
+    wishes: impl Iterator<Item = &'a [u8]>,
+) -> Result<(RangeQuery, Freshness), ParseError> {
+    let freshness = freshness::wanted(request.serializable, request.freshness.take(), wishes)?;
     Ok((query(request)?, freshness))
 }
 

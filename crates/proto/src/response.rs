@@ -22,6 +22,7 @@ pub fn range(reply: RangeReply, header: etcd::ResponseHeader) -> etcd::RangeResp
         kvs: key_values(reply.kvs),
         more: reply.more,
         count: count(reply.count),
+        age_ms: None,
     }
 }
 

@@ -7,8 +7,8 @@ use ringfence_proto::request::{self, ParseError, Transaction};
 use ringfence_proto::response;
 use ringfence_types::limits::{TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
 use ringfence_types::{
-    CompareTarget, DeleteRangeReply, Freshness, KeyRange, NodeId, PutReply, RangeEnd, RangeReply, Reply,
-    Revision, SortOrder, SortTarget, Term, TxnReply,
+    CompareTarget, DeleteRangeReply, Freshness, KeyRange, NodeId, PutReply, RangeEnd, RangeQuery, RangeReply,
+    Reply,    Revision, SortOrder, SortTarget, Term, TxnReply,
 };
 
 fn b(text: &'static str) -> Bytes {
@@ -43,11 +43,16 @@ fn txn(success: Vec<etcd::RequestOp>, failure: Vec<etcd::RequestOp>) -> etcd::Tx
     etcd::TxnRequest { compare: vec![], success, failure, ..Default::default() }
 }
 
+/// A range without a wish in its metadata.
+fn read(request: etcd::RangeRequest) -> Result<(RangeQuery, Freshness), ParseError> {
+    request::range(request, std::iter::empty())
+}
+
 #[test]
 fn keys_and_options_are_checked() {
     assert_eq!(request::put(etcd::PutRequest::default()), Err(ParseError::KeyNotProvided));
     assert_eq!(request::delete_range(etcd::DeleteRangeRequest::default()), Err(ParseError::KeyNotProvided));
-    assert_eq!(request::range(etcd::RangeRequest::default()), Err(ParseError::KeyNotProvided));
+    assert_eq!(read(etcd::RangeRequest::default()), Err(ParseError::KeyNotProvided));
     let put = etcd::PutRequest { key: b("k"), ignore_value: true, value: b("v"), ..Default::default() };
     assert_eq!(request::put(put), Err(ParseError::ValueProvided));
     let put = etcd::PutRequest { key: b("k"), ignore_lease: true, lease: 1, ..Default::default() };
@@ -55,7 +60,7 @@ fn keys_and_options_are_checked() {
     for (order, target) in [(3, 0), (0, 5), (-1, 0)] {
         let range =
             etcd::RangeRequest { key: b("k"), sort_order: order, sort_target: target, ..Default::default() };
-        assert_eq!(request::range(range), Err(ParseError::InvalidSortOption { order, target }));
+        assert_eq!(read(range), Err(ParseError::InvalidSortOption { order, target }));
     }
     let compare = etcd::Compare { key: b("k"), target: 5, ..Default::default() };
     let request = etcd::TxnRequest { compare: vec![compare], ..Default::default() };
@@ -80,7 +85,7 @@ fn a_range_is_read_as_etcd_reads_it() {
         max_create_revision: 9,
         ..Default::default()
     };
-    let (query, freshness) = request::range(wire).unwrap();
+    let (query, freshness) = read(wire).unwrap();
     assert_eq!(freshness, Freshness::Any);
     assert_eq!(query.range, KeyRange { start: b("a"), end: RangeEnd::Unbounded });
     assert_eq!((query.limit, query.revision), (0, None));
@@ -90,7 +95,7 @@ fn a_range_is_read_as_etcd_reads_it() {
     assert_eq!((query.min_create_revision, query.max_create_revision), (Revision(0), Revision(9)));
 
     let wire = etcd::RangeRequest { key: b("a"), limit: 5, revision: 8, ..Default::default() };
-    let (query, freshness) = request::range(wire).unwrap();
+    let (query, freshness) = read(wire).unwrap();
     assert_eq!(freshness, Freshness::Linearizable);
     assert_eq!((query.limit, query.revision, query.sort_order), (5, Some(Revision(8)), SortOrder::None));
 }
@@ -196,7 +201,7 @@ fn a_nested_answer_keeps_its_shape() {
         succeeded: true,
         replies: vec![
             Reply::Put(PutReply::default()),
-            Reply::Range(RangeReply { kvs: vec![], more: true, count: 4 }),
+            Reply::Range(RangeReply { kvs: vec![], more: true, count: 4, age_ms: None }),
             Reply::Txn(TxnReply {
                 succeeded: false,
                 replies: vec![Reply::DeleteRange(DeleteRangeReply { deleted: 2, prev_kvs: vec![] })],
@@ -213,7 +218,7 @@ fn a_nested_answer_keeps_its_shape() {
         put,
         Response::ResponsePut(etcd::PutResponse { header: inner, prev_kv: None, ..Default::default() })
     );
-    let expected = etcd::RangeResponse { header: inner, kvs: vec![], more: true, count: 4 };
+    let expected = etcd::RangeResponse { header: inner, kvs: vec![], more: true, count: 4, age_ms: None };
     assert_eq!(range, Response::ResponseRange(expected));
     let expected =
         etcd::DeleteRangeResponse { header: inner, deleted: 2, prev_kvs: vec![], ..Default::default() };

@@ -7,6 +7,7 @@ use prost::Message;
 use ringfence_proto::etcdserverpb::kv_server;
 use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_proto::extension::{self, Checks, Extended};
+use ringfence_proto::freshness::{AGE_KEY, FRESHNESS_KEY};
 use ringfence_proto::metadata::{CHECKED_KEY, checked_value};
 use ringfence_proto::request::Transaction;
 use ringfence_proto::ringfence_v1::Checked;
@@ -35,7 +36,11 @@ impl kv_server::Kv for Kv {
         request: Request<etcd::RangeRequest>,
     ) -> Result<Response<etcd::RangeResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        self.served.answer(self.read_range(&metadata, request).await)
+        let mut response = self.served.answer(self.read_range(&metadata, request).await)?;
+        if let Some(age) = response.get_ref().age_ms {
+            response.metadata_mut().insert(AGE_KEY, MetadataValue::from(age));
+        }
+        Ok(response)
     }
 
     type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<etcd::RangeStreamResponse, Status>> + Send>>;
@@ -198,7 +203,8 @@ impl Kv {
             drop(view);
             self.served.read_long(move |view| Ok((view.revision(), view.range(&query)?))).await?
         };
-        Ok(response::range(reply, self.served.header(revision)))
+        let age_ms = self.served.node.age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Ok(etcd::RangeResponse { age_ms, ..response::range(reply, self.served.header(revision)) })
     }
 
     /// What every read of a range begins with: the question, and a state fresh enough to answer it.
@@ -208,7 +214,8 @@ impl Kv {
         request: etcd::RangeRequest,
     ) -> Result<(View, RangeQuery), Trouble> {
         gate::leader(metadata, &self.served.node)?;
-        let (query, freshness) = request::range(request)?;
+        let wishes = metadata.get_all(FRESHNESS_KEY).iter().map(MetadataValue::as_bytes);
+        let (query, freshness) = request::range(request, wishes)?;
         Ok((self.view(metadata, freshness).await?, query))
     }
 

@@ -323,6 +323,7 @@ fn parse(error: &ParseError) -> Told {
             refused(etcd::INVALID_SORT_OPTION, "invalid_sort_option", error)
         }
         ParseError::InvalidCompare { .. } => invalid("invalid_compare", error),
+        ParseError::Freshness(_) => invalid("invalid_freshness", error),
         ParseError::Extension(_) => invalid("invalid_extension", error),
         ParseError::GuardTooLong(_) | ParseError::EmptyGuard => invalid("invalid_guard", error),
         ParseError::TooManyOperations { .. } | ParseError::TooDeep => {

@@ -11,6 +11,7 @@ use harness::{Server, assert_refused, detail, keys, put, range};
 use ringfence_proto::etcdserverpb::cluster_client::ClusterClient;
 use ringfence_proto::etcdserverpb::request_op::Request as Op;
 use ringfence_proto::etcdserverpb::{self as etcd, response_op};
+use ringfence_proto::freshness::{self, AGE_KEY, FRESHNESS_KEY};
 use ringfence_proto::mvccpb;
 use ringfence_server::ETCD_VERSION;
 use sha2::{Digest, Sha256};
@@ -93,6 +94,44 @@ async fn transactions_write_or_only_read() {
     let read = kv.txn(only_reads).await.unwrap().into_inner();
     assert!(read.succeeded && read.responses.len() == 2);
     assert_eq!(server.node.view().applied(), applied, "a transaction that only reads is not proposed");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_says_how_fresh_it_wants_the_state_and_is_told_how_old_it_was() {
+    let server = Server::start().await;
+    let mut kv = server.kv();
+    server.put("k", "v").await;
+    let fresh = |text: &str| Some(freshness::to_field(freshness::parse(text).expect("well-formed")));
+    for text in ["linearizable", "quorum", "any", "revision=2", "max-age=2s"] {
+        let asked = etcd::RangeRequest { freshness: fresh(text), ..range("k", "") };
+        let answer = kv.range(asked).await.unwrap();
+        assert_eq!(answer.metadata().get(AGE_KEY).map(|age| age.as_bytes()), Some(&b"0"[..]), "{text}");
+        let answer = answer.into_inner();
+        // The leader has whatever is acknowledged.
+        assert_eq!((answer.count, answer.age_ms), (1, Some(0)), "{text}");
+        let mut asked = Request::new(range("k", ""));
+        asked.metadata_mut().insert(FRESHNESS_KEY, text.parse().unwrap());
+        assert_eq!(kv.range(asked).await.unwrap().into_inner().count, 1, "{text}");
+    }
+    let ahead = etcd::RangeRequest { freshness: fresh("revision=99"), ..range("k", "") };
+    let mut ahead = Request::new(ahead);
+    ahead.set_timeout(Duration::from_secs(2));
+    assert_eq!(kv.range(ahead).await.map(|_| ()).unwrap_err().code(), Code::OutOfRange);
+
+    let refused = |answer: Result<_, tonic::Status>| {
+        let status: tonic::Status = answer.map(|_: tonic::Response<etcd::RangeResponse>| ()).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert_eq!(detail(&status).reason, "invalid_freshness");
+    };
+    let both = etcd::RangeRequest { serializable: true, freshness: fresh("quorum"), ..range("k", "") };
+    refused(kv.range(both).await);
+    let mut twice = Request::new(etcd::RangeRequest { freshness: fresh("any"), ..range("k", "") });
+    twice.metadata_mut().insert(FRESHNESS_KEY, "any".parse().unwrap());
+    refused(kv.range(twice).await);
+    let mut unclear = Request::new(range("k", ""));
+    unclear.metadata_mut().insert(FRESHNESS_KEY, "max-age=soon".parse().unwrap());
+    refused(kv.range(unclear).await);
     server.stop().await;
 }
 

@@ -3,6 +3,8 @@
 use clap::{Args, ValueEnum};
 use ringfence_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use ringfence_proto::etcdserverpb::{RangeRequest, RangeResponse};
+use ringfence_proto::freshness;
+use ringfence_types::Freshness;
 use serde_json::json;
 
 use crate::cli::Shared;
@@ -23,8 +25,11 @@ pub(crate) struct Get {
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     rev: i64,
     /// Let the node answer from what it has, which may be old: works without a majority.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "freshness")]
     serializable: bool,
+    /// How fresh the state must be: linearizable, quorum, any, revision=N, or max-age=DURATION such as 2s or 500ms.
+    #[arg(long, value_parser = freshness::parse)]
+    freshness: Option<Freshness>,
     /// Leave the values out.
     #[arg(long, conflicts_with = "count_only")]
     keys_only: bool,
@@ -105,6 +110,7 @@ impl Get {
             max_mod_revision: self.max_mod_rev,
             min_create_revision: self.min_create_rev,
             max_create_revision: self.max_create_rev,
+            freshness: self.freshness.map(freshness::to_field),
         }
     }
 
@@ -114,6 +120,8 @@ impl Get {
                 "revision": answer.header.as_ref().map_or(0, |header| header.revision),
                 "count": answer.count,
                 "more": answer.more,
+                "age_ms": answer.age_ms,
+                "member": answer.header.as_ref().map_or(0, |header| header.member_id),
                 "kvs": answer.kvs.iter().map(ShownKey::new).collect::<Vec<_>>(),
             })),
             _ if self.count_only => print_line(&answer.count.to_string()),
