@@ -218,7 +218,7 @@ fn handshakes() -> Vec<Vec<u8>> {
     let dialled = [frame(&hello), proof].concat();
     let reply = Some(hello_reply::Reply::Hello(hello));
     let answered = frame(&wire::HelloReply { reply, mac: mac.clone(), protocol: 1 });
-    let refusal = Some(wire::Refusal { reason: "an old copy".to_owned(), impostor: true });
+    let refusal = Some(wire::Refusal { reason: "an old copy".to_owned(), impostor: true, removed: false });
     let verdict = frame(&wire::Verdict { mac, refusal });
     let answered = [answered, verdict].concat();
     kinds(vec![dialled.clone(), answered.clone(), dialled, answered])
@@ -318,7 +318,8 @@ fn client_requests() -> Vec<Vec<u8>> {
     let range =
         etcd::RangeRequest { key: key.clone(), range_end: range_end.clone(), limit: 5, ..Default::default() };
     let put = etcd::PutRequest { key: key.clone(), value: Bytes::from_static(b"v"), ..Default::default() };
-    let delete = etcd::DeleteRangeRequest { key: key.clone(), range_end, prev_kv: true, ..Default::default() };
+    let delete =
+        etcd::DeleteRangeRequest { key: key.clone(), range_end, prev_kv: true, ..Default::default() };
     let operation = |request| etcd::RequestOp { request: Some(request) };
     let nested = etcd::TxnRequest {
         success: vec![operation(request_op::Request::RequestDeleteRange(delete.clone()))],

@@ -62,7 +62,10 @@ pub fn log_messages(data: &[u8]) {
 pub fn client_requests(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
     let command = match kind % 5 {
-        0 => return drop(etcd::RangeRequest::decode(bytes).map(request::range)),
+        0 => {
+            let range = |range| request::range(range, std::iter::empty());
+            return drop(etcd::RangeRequest::decode(bytes).map(range));
+        }
         1 => etcd::PutRequest::decode(bytes).map(request::put),
         2 => etcd::DeleteRangeRequest::decode(bytes).map(request::delete_range),
         3 => etcd::TxnRequest::decode(bytes).map(|txn| {
