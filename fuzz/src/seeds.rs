@@ -217,7 +217,7 @@ fn handshakes() -> Vec<Vec<u8>> {
     let dialled = [frame(&hello), proof].concat();
     let reply = Some(hello_reply::Reply::Hello(hello));
     let answered = frame(&wire::HelloReply { reply, mac: mac.clone(), protocol: 1 });
-    let refusal = Some(wire::Refusal { reason: "an old copy".to_owned(), impostor: true });
+    let refusal = Some(wire::Refusal { reason: "an old copy".to_owned(), impostor: true, removed: false });
     let verdict = frame(&wire::Verdict { mac, refusal });
     let answered = [answered, verdict].concat();
     kinds(vec![dialled.clone(), answered.clone(), dialled, answered])
