@@ -71,6 +71,8 @@ pub(crate) enum Command {
     /// Take locks, and do things only while they are held.
     #[command(subcommand)]
     Lock(lock::Lock),
+    /// Lead an election until interrupted, or show who leads.
+    Elect(lock::elect::Elect),
     /// Show who leads, and how every node is.
     Status(status::Status),
     /// Show the members of the cluster.
@@ -156,6 +158,13 @@ mod tests {
             "import - --in-flight 128 --state s",
             "export --prefix pkg/",
             "lock run jobs --ttl 5s --grace 500ms --wait 1m -- sh -c true",
+            "lock acquire jobs --ttl 5s --wait 1m --keep",
+            "lock release jobs --lease 17 --token 42",
+            "lock release jobs/11",
+            "lock holder jobs",
+            "lock waiters jobs -o json",
+            "elect boss --value me --ttl 5s",
+            "elect boss --observe",
             "status --output json",
             "member list",
             "leader transfer --to node2",
@@ -198,6 +207,9 @@ mod tests {
             ("serve --bootstrap --initial-cluster a=b:1", ErrorKind::ArgumentConflict),
             ("serve --heartbeat-interval fast", ErrorKind::ValueValidation),
             ("dev --nodes 0", ErrorKind::ValueValidation),
+            ("lock acquire jobs --ttl 500ms", ErrorKind::ValueValidation),
+            ("elect boss", ErrorKind::MissingRequiredArgument),
+            ("elect boss --value v --observe", ErrorKind::ArgumentConflict),
             ("frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let arguments = std::iter::once("ringfence").chain(line.split_whitespace());

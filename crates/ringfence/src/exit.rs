@@ -39,7 +39,7 @@ pub(crate) enum Exit {
     Disk = 16,
     /// Consensus stopped: a bug.
     Consensus = 17,
-    /// The lock was lost, or could not be watched any more: the command that needed it was ended.
+    /// The lock was lost, or could not be watched any more: the command that needed it was ended, if there was one.
     LockLost = 20,
 }
 
@@ -63,7 +63,7 @@ Exit codes:
   15  (serve) the state file is damaged
   16  (serve) the disk failed or is full
   17  (serve) consensus stopped: a bug
-  20  (lock run) the lock was lost: the command was ended
+  20  (lock, elect) the lock was lost; lock run has ended its command
       (lock run ends with the command's own code otherwise)";
 }
 

@@ -146,7 +146,7 @@ fn show_time_to_live(output: Output, answer: &LeaseTimeToLiveResponse) -> Result
 }
 
 /// A lease's number: in decimal digits as this program shows it, or in hexadecimal ones after 0x as others do.
-fn parse_id(text: &str) -> Result<i64, String> {
+pub(crate) fn parse_id(text: &str) -> Result<i64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).map(u64::cast_signed),
         None => text.parse(),

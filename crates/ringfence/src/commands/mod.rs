@@ -52,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Export(export) => runtime(default_threads())?.block_on(export.run(shared)),
         Command::Status(status) => small_runtime()?.block_on(status.run(shared)),
         Command::Member(member) => small_runtime()?.block_on(member.run(shared)),
+        Command::Elect(elect) => small_runtime()?.block_on(elect.run(shared)),
         Command::Leader(leader) => small_runtime()?.block_on(leader.run(shared)),
         Command::Lease(lease) => small_runtime()?.block_on(lease.run(shared)),
         Command::Recover(recover) => recover.run(shared),
