@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringfence_tests::cli::{self, Ran};
 use ringfence_tests::cluster::Cluster;
-use ringfence_tests::{process, skip};
+use ringfence_tests::{process, skip, wait};
 use serde_json::Value;
 
 /// Runs `etcdctl` against some endpoints.
@@ -254,4 +254,31 @@ fn compaction_hides_the_past_and_nothing_else() {
     assert_eq!(etcdctl.say(&["get", "compact/a"]), "compact/a\n3");
     assert_eq!(etcdctl.say(&["alarm", "list"]), "");
     assert!(etcdctl.say(&["defrag"]).contains("Finished defragmenting"));
+}
+
+#[test]
+fn a_lock_and_an_election_exclude_our_own_commands() {
+    let Some(etcdctl) = etcdctl("etcdctl lock and elect") else { return };
+    let cluster = &etcdctl.cluster;
+    let key = etcdctl.say(&["lock", "etcdctl-lock", "printenv", "ETCD_LOCK_KEY"]);
+    assert!(key.starts_with("etcdctl-lock/"), "{key}");
+    cluster.run(["lock", "holder", "etcdctl-lock"]).failed(3, &["nobody holds the lock"]);
+
+    // A recipe of the client's own library; ours is a call of the service. They stand in the same queue.
+    let mut elect = Command::new("etcdctl");
+    elect.env("ETCDCTL_API", "3").args(["elect", "etcdctl-election", "a"]);
+    elect.arg(format!("--endpoints={}", etcdctl.endpoints)).stdout(Stdio::null());
+    let mut elected = process::Process::start(elect);
+    let holder = wait::until("a leader", wait::PATIENCE, || {
+        let ran = cluster.run(["lock", "holder", "etcdctl-election", "--output=json"]);
+        if ran.code == Some(0) { Ok(ran.json()) } else { Err(ran.stderr) }
+    });
+    assert_eq!(holder["value"], "a");
+    let refused = cluster.run(["lock", "acquire", "etcdctl-election", "--wait=300ms"]);
+    refused.failed(6, &["others come first"]);
+    elected.signal(libc::SIGTERM);
+    let taken = cluster.run(["lock", "acquire", "etcdctl-election", "--wait=20s", "--output=json"]).json();
+    assert!(taken["token"].as_i64() > holder["token"].as_i64(), "{taken} after {holder}");
+    let key = taken["key"].as_str().expect("it has a key");
+    assert_eq!(cluster.run(["lock", "release", key, "--output=plain"]).line(), taken["token"].to_string());
 }

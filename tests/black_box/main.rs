@@ -10,6 +10,7 @@ mod graceful;
 mod impostors;
 mod kill_leader;
 mod lock_run;
+mod locks;
 mod members;
 mod minority;
 mod new_history;
