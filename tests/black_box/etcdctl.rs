@@ -152,6 +152,28 @@ fn txn_takes_either_branch() {
 }
 
 #[test]
+fn leases_with_every_subcommand() {
+    let Some(etcdctl) = etcdctl("etcdctl lease") else { return };
+    let said = etcdctl.say(&["lease", "grant", "100"]);
+    let id = said.split(' ').nth(1).expect("it names the lease").to_owned();
+    assert_eq!(said, format!("lease {id} granted with TTL(100s)"));
+    assert_eq!(etcdctl.say(&["put", "lease/a", "1", &format!("--lease={id}")]), "OK");
+    assert_eq!(etcdctl.say(&["put", "lease/a", "2", "--ignore-lease"]), "OK");
+    let left = etcdctl.say(&["lease", "timetolive", &id, "--keys"]);
+    assert!(left.starts_with(&format!("lease {id} granted with TTL(100s), remaining(")), "{left}");
+    assert!(left.ends_with("s), attached keys([lease/a])"), "{left}");
+    let kept = etcdctl.say(&["lease", "keep-alive", "--once", &id]);
+    assert_eq!(kept, format!("lease {id} keepalived with TTL(100)"));
+    let list = etcdctl.say(&["lease", "list"]);
+    assert!(list.lines().any(|line| line == id), "{list}");
+    assert_eq!(etcdctl.say(&["lease", "revoke", &id]), format!("lease {id} revoked"));
+    assert_eq!(etcdctl.say(&["get", "lease/a"]), "");
+    assert_eq!(etcdctl.say(&["lease", "timetolive", &id]), format!("lease {id} already expired"));
+    etcdctl.run(&["lease", "revoke", &id]).failed(1, &["etcdserver: requested lease not found"]);
+    etcdctl.run(&["lease", "grant", "9000000001"]).failed(1, &["etcdserver: too large lease TTL"]);
+}
+
+#[test]
 fn endpoints_have_a_status_a_health_and_the_same_hash() {
     let Some(etcdctl) = etcdctl("etcdctl endpoint") else { return };
     assert_eq!(etcdctl.say(&["put", "endpoint/a", "1"]), "OK");

@@ -9,6 +9,7 @@ mod first_light;
 mod graceful;
 mod impostors;
 mod kill_leader;
+mod leases;
 mod lock_run;
 mod locks;
 mod members;
