@@ -8,7 +8,7 @@ use ringfence_proto::response;
 use ringfence_types::limits::{TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
 use ringfence_types::{
     CompareTarget, DeleteRangeReply, Freshness, KeyRange, NodeId, PutReply, RangeEnd, RangeQuery, RangeReply,
-    Reply,    Revision, SortOrder, SortTarget, Term, TxnReply,
+    Reply, Revision, SortOrder, SortTarget, Term, TxnReply,
 };
 
 fn b(text: &'static str) -> Bytes {
@@ -201,7 +201,7 @@ fn a_nested_answer_keeps_its_shape() {
         succeeded: true,
         replies: vec![
             Reply::Put(PutReply::default()),
-            Reply::Range(RangeReply { kvs: vec![], more: true, count: 4, age_ms: None }),
+            Reply::Range(RangeReply { kvs: vec![], more: true, count: 4 }),
             Reply::Txn(TxnReply {
                 succeeded: false,
                 replies: vec![Reply::DeleteRange(DeleteRangeReply { deleted: 2, prev_kvs: vec![] })],
