@@ -55,6 +55,6 @@ fn as_json(candidate: &Candidate) -> Value {
 }
 
 fn row(what: &str, candidate: &Candidate) -> [String; 4] {
-    let lease = if candidate.lease == 0 { "none".to_owned() } else { format!("{:x}", candidate.lease) };
+    let lease = if candidate.lease == 0 { "none".to_owned() } else { candidate.lease.to_string() };
     [what.to_owned(), candidate.token.to_string(), lease, shown(&candidate.key)]
 }
