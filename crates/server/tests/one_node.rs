@@ -114,10 +114,13 @@ async fn a_read_says_how_fresh_it_wants_the_state_and_is_told_how_old_it_was() {
         asked.metadata_mut().insert(FRESHNESS_KEY, text.parse().unwrap());
         assert_eq!(kv.range(asked).await.unwrap().into_inner().count, 1, "{text}");
     }
-    let ahead = etcd::RangeRequest { freshness: fresh("revision=99"), ..range("k", "") };
-    let mut ahead = Request::new(ahead);
-    ahead.set_timeout(Duration::from_secs(2));
-    assert_eq!(kv.range(ahead).await.map(|_| ()).unwrap_err().code(), Code::OutOfRange);
+    // A state that is not there yet is waited for.
+    let mut waiting = kv.clone();
+    let ahead = etcd::RangeRequest { freshness: fresh("revision=3"), ..range("k", "") };
+    let ahead = tokio::spawn(async move { waiting.range(ahead).await });
+    server.put("k", "w").await;
+    let answer = ahead.await.unwrap().unwrap().into_inner();
+    assert_eq!((answer.kvs[0].mod_revision, answer.header.unwrap().revision), (3, 3));
 
     let refused = |answer: Result<_, tonic::Status>| {
         let status: tonic::Status = answer.map(|_: tonic::Response<etcd::RangeResponse>| ()).unwrap_err();
