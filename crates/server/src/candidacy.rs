@@ -13,8 +13,8 @@ use ringfence_consensus::rt::{self, Instant};
 use ringfence_store::View;
 use ringfence_types::limits::REQUEST_TIMEOUT;
 use ringfence_types::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Freshness, KeyRange, LeaseCommand,
-    LeaseId, LeaseTime, Operation, Put, PutLease, PutValue, Rejection, Reply, Revision, Txn,
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Freshness, KeyRange, LeaseId, Operation,
+    Put, PutLease, PutValue, Reply, Revision, Txn,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
@@ -25,10 +25,8 @@ use crate::limits::{LOCK_LEASE_TTL_SECONDS, SESSION_LOOK_INTERVAL};
 use crate::queue::{self, Candidate, Standing};
 use crate::served::Served;
 use crate::status::{LockTrouble, Trouble};
-use crate::{deadline, gate};
+use crate::{deadline, gate, lease};
 
-/// Numbers drawn for a lease before it is given up to find one that is free: each is free but for a chance of 2⁻⁶³ a lease.
-const LEASE_DRAWS_MAX: usize = 4;
 /// Transactions that try to take a key out of its queue; each fails only if the key before it has gone meanwhile.
 const REMOVALS_MAX: usize = 4;
 
@@ -107,7 +105,12 @@ impl Candidacy {
         permit: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Candidacy, Trouble> {
-        let lease = if bid.lease.0 == 0 { grant(&served, deadline).await? } else { bid.lease };
+        let lease = if bid.lease == LeaseId(0) {
+            let (_, granted) = lease::grant(&served, LeaseId(0), LOCK_LEASE_TTL_SECONDS, deadline).await?;
+            granted.grant.lease
+        } else {
+            bid.lease
+        };
         let key = queue::key_of(&bid.name, lease);
         let put = Command::Put(Put {
             key: key.clone(),
@@ -223,21 +226,6 @@ async fn remove(served: &Served, candidate: &Candidate, written: Revision) -> Re
         }
     }
     Ok(())
-}
-
-/// A lease for a call that brings none.
-async fn grant(served: &Served, deadline: Instant) -> Result<LeaseId, Trouble> {
-    let mut outcome = Err(Rejection::LeaseExists);
-    for _ in 0..LEASE_DRAWS_MAX {
-        let lease = LeaseId(i64::try_from(rt::random_u64() >> 1).unwrap_or(i64::MAX).max(1));
-        let command = LeaseCommand::Grant { lease, ttl_seconds: LOCK_LEASE_TTL_SECONDS };
-        let command = Command::Lease { command, clock: LeaseTime(0) };
-        outcome = served.node.propose(&command, deadline).await?.map(|_| lease);
-        if outcome != Err(Rejection::LeaseExists) {
-            break;
-        }
-    }
-    Ok(outcome?)
 }
 
 /// The compare that one key's field equals this.

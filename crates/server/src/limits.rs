@@ -45,7 +45,7 @@ pub(crate) const HOLDER_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// How often a call that waits for a lock looks whether its session still lives.
 pub(crate) const SESSION_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The lease of a lock call that names none, in seconds, as in etcd.
-pub(crate) const LOCK_LEASE_TTL_SECONDS: u64 = 60;
+pub(crate) const LOCK_LEASE_TTL_SECONDS: i64 = 60;
 /// How long a stopping server lets calls end by themselves.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
