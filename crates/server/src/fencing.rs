@@ -12,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::limits::INSPECTED_WAITERS_MAX;
-use crate::served::Served;
+use crate::served::{Served, unexpected};
 use crate::status::{self, Trouble};
 use crate::{deadline, gate};
 
@@ -167,11 +167,6 @@ fn resolution_kind(resolution: &Resolution) -> resolve_response::Kind {
             Err(rejection) => resolve_response::Kind::Refused(status::reason(rejection).to_owned()),
         },
     }
-}
-
-/// A command's answer is of the command's kind, on this member and on any that forwarded it.
-fn unexpected<T>(command: &str, reply: &Reply) -> T {
-    panic!("the reply to {command} is of the command's kind, and this one is {reply:?}")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::limits::SHORT_TXN_KEYS_MAX;
 use crate::range_stream;
-use crate::served::Served;
+use crate::served::{Served, unexpected};
 use crate::status::Trouble;
 use crate::{deadline, gate};
 
@@ -247,11 +247,6 @@ fn is_short_txn(txn: &Txn) -> bool {
     ranges.clone().all(is_short)
         && compares.clone().all(|range| range.end == RangeEnd::Single)
         && ranges.count() + compares.count() <= SHORT_TXN_KEYS_MAX
-}
-
-/// A command's answer is of the command's kind, on this member and on any that forwarded it.
-fn unexpected<T>(command: &str, reply: &Reply) -> T {
-    panic!("the reply to {command} is of the command's kind, and this one is {reply:?}")
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::limits::KEEP_ALIVES_PER_CALL_MAX;
-use crate::served::Served;
+use crate::served::{Served, unexpected};
 use crate::status::Trouble;
 use crate::{deadline, gate};
 
@@ -249,11 +249,6 @@ impl Lease {
 /// Seconds as etcd writes them.
 fn seconds(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
-}
-
-/// A command's answer is of the command's kind, on this member and on any that forwarded it.
-fn unexpected<T>(command: &str, reply: &Reply) -> T {
-    panic!("the reply to {command} is of the command's kind, and this one is {reply:?}")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringfence_consensus::{Node, rt};
 use ringfence_proto::{etcdserverpb, response};
 use ringfence_store::{ReadError, View};
-use ringfence_types::Revision;
+use ringfence_types::{Reply, Revision};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
@@ -112,4 +112,9 @@ impl Served {
         let members = self.node.view().members();
         members.get(&leader).map(|member| member.client_urls.clone()).unwrap_or_default()
     }
+}
+
+/// A command's answer is of the command's kind, on this member and on any that forwarded it.
+pub(crate) fn unexpected<T>(command: &str, reply: &Reply) -> T {
+    panic!("the reply to {command} is of the command's kind, and this one is {reply:?}")
 }
