@@ -126,6 +126,10 @@ impl Authority {
         self.node
     }
 
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
     /// The judgement in force.
     pub(crate) fn standing(&self) -> watch::Ref<'_, Standing> {
         self.standing.borrow()

@@ -239,7 +239,7 @@ fn refusal(authority: &Authority, error: ClientWriteError<TypeConfig>) -> Propos
     }
 }
 
-/// Sends a write to the leader and waits, as long as that leader is the one to ask.
+/// Sends a write to the leader and waits, as long as that leader may know what became of it.
 async fn forward(
     authority: &Arc<Authority>,
     links: &Links,
@@ -250,7 +250,6 @@ async fn forward(
 ) -> Result<Outcome, ProposeError> {
     let _permit = authority.admit(command.len())?;
     let link = links.forward(leader, address);
-    let mut standing = authority.subscribe();
     let started = rt::now();
     let ended = tokio::select! {
         biased;
@@ -262,11 +261,23 @@ async fn forward(
             Err(CallError::NotSent(reason)) => Err(ProposeError::NotReady(format!("the leader: {reason}"))),
             Err(CallError::Broken(_)) => Err(ProposeError::ForwardBroken),
         },
-        _ = standing.wait_for(|standing| {
-            standing.abandoned > abandoned_before || standing.leader.is_some_and(|now| now != leader)
-        }) => Err(ProposeError::LeadershipLost),
+        () = given_up(authority, leader, abandoned_before) => Err(ProposeError::LeadershipLost),
     };
     authority.count(ended.is_ok());
     authority.propose_time.record(rt::since(started));
     ended
+}
+
+/// Waits until nothing is to be expected any more of a leader that was sent a write.
+///
+/// One that has a successor still answers, unless it was cut off: it hears from the successor which of its last entries count.
+/// This node may well have heard of the successor first.
+async fn given_up(authority: &Authority, leader: NodeId, abandoned_before: u64) {
+    let mut standing = authority.subscribe();
+    let succeeded = standing.wait_for(|standing| {
+        standing.abandoned > abandoned_before || standing.leader.is_some_and(|now| now != leader)
+    });
+    drop(succeeded.await);
+    let abandoned = standing.wait_for(|standing| standing.abandoned > abandoned_before);
+    drop(rt::timeout(authority.timing().leader_lease, abandoned).await);
 }

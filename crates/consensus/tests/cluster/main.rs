@@ -6,6 +6,7 @@ mod members;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ struct Fabric {
     lives: Mutex<BTreeMap<String, u64>>,
     /// Pairs between which nothing passes, in either direction.
     cut: Mutex<BTreeSet<(String, String)>>,
+    /// How long bytes take, from the one to the other, where it is not at once.
+    slow: Mutex<BTreeMap<(String, String), Duration>>,
     /// Bytes that have arrived, by whom they were sent to.
     arrived: Mutex<BTreeMap<String, u64>>,
 }
@@ -134,6 +137,10 @@ async fn carry(
         let Ok(count) = read else { break };
         while fabric.is_cut(&link.0, &link.1) {
             rt::sleep(Duration::from_millis(5)).await;
+        }
+        let delay = fabric.slow.lock().get(&link).copied();
+        if let Some(delay) = delay {
+            rt::sleep(delay).await;
         }
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             break;
@@ -407,37 +414,67 @@ async fn leadership_is_handed_over_only_to_a_voter_that_can_take_it() {
     assert_eq!(get(node, "k").await, Ok(Some("w".to_owned())));
 }
 
+/// Writers that go on until they are told to stop, or a write fails.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<rt::JoinHandle<Result<(), ProposeError>>>,
+}
+
+impl Writers {
+    fn start<'a>(through: impl Iterator<Item = &'a Node>) -> Writers {
+        let stop = Arc::<AtomicBool>::default();
+        let write = |(writer, node): (usize, &Node)| {
+            let (node, stop) = (node.clone(), stop.clone());
+            rt::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let _outcome = node.propose(&put(&format!("key-{writer}"), "value"), deadline(5)).await?;
+                }
+                Ok(())
+            })
+        };
+        let tasks = through.enumerate().map(write).collect();
+        Writers { stop, tasks }
+    }
+
+    async fn stop(self) -> Vec<Result<(), ProposeError>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut ended = Vec::new();
+        for task in self.tasks {
+            ended.push(task.await.expect("a writer does not panic"));
+        }
+        ended
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_has_a_successor_still_tells_what_became_of_its_writes() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    let (next, through) = ((old + 1) % 3, (old + 2) % 3);
+    // The member hears of the successor before the old leader's answers reach it.
+    cluster.fabric.slow.lock().insert((address(old), address(through)), Duration::from_millis(100));
+    let writers = Writers::start(std::iter::repeat_n(&cluster.nodes[through], 4));
+    rt::sleep(Duration::from_millis(250)).await;
+    let target = cluster.nodes[next].node_id();
+    let taken = cluster.nodes[old].transfer_leadership(Some(target), deadline(5)).await;
+    assert_eq!(taken, Ok(target));
+    assert_eq!(writers.stop().await, [const { Ok(()) }; 4]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_fails_while_leadership_is_handed_over() {
     let cluster = Cluster::start(3).await;
     cluster.leader(&[0, 1, 2]).await;
     cluster.settle().await;
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let writers: Vec<_> = (0..12)
-        .map(|writer| {
-            let (node, stop) = (cluster.nodes[writer % 3].clone(), stop.clone());
-            rt::spawn(async move {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let _outcome = node.propose(&put(&format!("key-{writer}"), "value"), deadline(5)).await?;
-                }
-                Ok::<(), ProposeError>(())
-            })
-        })
-        .collect();
+    let writers = Writers::start(cluster.nodes.iter().cycle().take(12));
     for _ in 0..4 {
         // So long that what a leader last heard as a follower says nothing any more.
         rt::sleep((Timing::LOCAL.leader_lease + Timing::LOCAL.election_spread) * 2).await;
         let leader = cluster.leader(&[0, 1, 2]).await;
         cluster.nodes[leader].transfer_leadership(None, deadline(5)).await.expect("the others are fit");
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    for writer in writers {
-        assert_eq!(
-            writer.await.expect("a writer does not panic"),
-            Ok(()),
-            "planned, and failed all the same"
-        );
-    }
+    assert_eq!(writers.stop().await, [const { Ok(()) }; 12], "planned, and failed all the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
