@@ -19,6 +19,7 @@
 //! - [`Error::Indefinite`]: it may have been applied. Such a write is never sent again by the client itself, since only
 //!   the caller knows whether doing it twice is harmless.
 //! - [`Error::Unchecked`]: it was applied, by a server that does not know the fences or the session that it carried.
+//! - [`Error::TooFewAcks`]: it was applied, and is not on the disks of as many voters as was asked for.
 //!
 //! Reads are retried until the deadline. Reading order: [`options`], [`error`], `verdict` (what an answer proves),
 //! `retry` (what follows from it), `nodes` (where to send), `checked` (whether fences were evaluated),
@@ -48,6 +49,7 @@ use std::time::Duration;
 pub use error::Error;
 pub use options::{Options, endpoint_authority};
 pub use scan::Scan;
+pub use verdict::may_be_sent_again;
 
 use nodes::Nodes;
 

@@ -89,6 +89,14 @@ impl Verdict {
     }
 }
 
+/// Whether a call that ended so surely changed nothing, and may go better at another node or later: for programs that make
+/// their calls themselves.
+#[must_use]
+pub fn may_be_sent_again(status: &Status) -> bool {
+    let verdict = Verdict::of(status);
+    verdict.applied == Applied::No && verdict.next != Next::GiveUp
+}
+
 /// The detail that our servers attach to each error.
 fn detail(status: &Status) -> Option<ErrorDetail> {
     let bytes = status.metadata().get_bin(ERROR_DETAIL_KEY)?.to_bytes().ok()?;

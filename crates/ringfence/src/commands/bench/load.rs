@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringfence_client::endpoint_authority;
+use ringfence_client::{endpoint_authority, may_be_sent_again};
 use ringfence_proto::etcdserverpb::kv_client::KvClient;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -28,7 +28,9 @@ const LATENCY_MAX: u64 = 300_000_000_000;
 pub(super) struct Seen {
     pub(super) reads: Histogram<u64>,
     pub(super) writes: Histogram<u64>,
-    /// Number of errors by what they said.
+    /// Number of attempts that surely changed nothing, and were made again on another connection.
+    pub(super) sent_again: u64,
+    /// Number of requests that failed for good, by what the last attempt ended in.
     pub(super) errors: BTreeMap<String, u64>,
 }
 
@@ -96,7 +98,7 @@ pub(super) async fn run(workload: Workload, load: &Load, shared: &Shared) -> Res
 }
 
 /// Makes all connections before the load begins.
-async fn connect(
+pub(super) async fn connect(
     endpoints: &[String],
     connections: usize,
     timeout: Duration,
@@ -145,11 +147,26 @@ impl LoadClient {
     }
 
     async fn request(&mut self, due: Instant) {
-        let channel = self.channels[self.channel % self.channels.len()].clone();
-        let mut client = KvClient::new(channel);
-        let answer = tokio::time::timeout(self.timeout, self.worker.request(&mut client)).await;
+        let deadline = Instant::now() + self.timeout;
+        let mut sent_again = 0;
+        let answer = loop {
+            let channel = self.channels[self.channel % self.channels.len()].clone();
+            let mut client = KvClient::new(channel);
+            let asking = self.worker.request(&mut client);
+            let answer = tokio::time::timeout_at(deadline.into(), asking).await;
+            match &answer {
+                Ok((_, Err(status))) if may_be_sent_again(status) && Instant::now() < deadline => {
+                    sent_again += 1
+                }
+                _ => break answer,
+            }
+            self.go_on_elsewhere().await;
+        };
         let now = Instant::now();
         let measured = now >= self.window.from && now < self.window.to;
+        if measured {
+            self.seen.sent_again += sent_again;
+        }
         match answer {
             Ok((kind, Ok(()))) => {
                 if measured {
@@ -165,11 +182,15 @@ impl LoadClient {
                     };
                     *self.seen.errors.entry(what).or_default() += 1;
                 }
-                // The next connection may lead to a node that is better off.
-                self.channel += 1;
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                self.go_on_elsewhere().await;
             }
         }
+    }
+
+    /// The next connection may lead to a node that is better off.
+    async fn go_on_elsewhere(&mut self) {
+        self.channel += 1;
+        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
     }
 }
 
@@ -198,7 +219,7 @@ impl Seen {
             Histogram::new_with_bounds(1_000, LATENCY_MAX, 3)
                 .expect("the bounds are constants in their lawful order")
         };
-        Seen { reads: histogram(), writes: histogram(), errors: BTreeMap::new() }
+        Seen { reads: histogram(), writes: histogram(), sent_again: 0, errors: BTreeMap::new() }
     }
 
     fn success(&mut self, kind: Kind, latency: Duration) {
@@ -212,6 +233,7 @@ impl Seen {
     fn add(&mut self, other: &Seen) {
         self.reads.add(&other.reads).expect("all histograms have the same bounds");
         self.writes.add(&other.writes).expect("all histograms have the same bounds");
+        self.sent_again += other.sent_again;
         for (what, count) in &other.errors {
             *self.errors.entry(what.clone()).or_default() += count;
         }

@@ -30,6 +30,8 @@ pub(super) struct Report {
     reads: Option<Part>,
     #[serde(skip_serializing_if = "Option::is_none")]
     writes: Option<Part>,
+    /// Attempts that surely changed nothing and were made again elsewhere.
+    sent_again: u64,
     errors: u64,
     errors_by_message: BTreeMap<String, u64>,
     longest_gap_ms: f64,
@@ -86,6 +88,7 @@ impl Report {
             latency_ms: Latency::of(&all),
             reads: part(&seen.reads),
             writes: part(&seen.writes),
+            sent_again: seen.sent_again,
             errors: seen.errors.values().sum(),
             errors_by_message: seen.errors.clone(),
             longest_gap_ms: longest_gap.as_secs_f64() * 1e3,
@@ -122,6 +125,9 @@ impl Report {
         }
         print_table(["", "COUNT", "PER SECOND", "P50 MS", "P90 MS", "P99 MS", "P99.9 MS", "MAX MS"], &rows)?;
         print_line(&format!("longest gap between two successes: {:.1} ms", self.longest_gap_ms))?;
+        if self.sent_again > 0 {
+            print_line(&format!("attempts that changed nothing and were made again: {}", self.sent_again))?;
+        }
         print_line(&format!("errors: {}", self.errors))?;
         self.errors_by_message.iter().try_for_each(|(what, count)| print_line(&format!("{count:8}  {what}")))
     }
