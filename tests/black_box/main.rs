@@ -1,5 +1,6 @@
 //! Black-box tests: the built program as real processes, asked by real clients.
 
+mod acks;
 mod bad_input;
 mod detail;
 mod etcd_rust_client;

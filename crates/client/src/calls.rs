@@ -40,7 +40,7 @@ impl Client {
                 async move { Ok(self.kv(channel).put(request).await?.into_inner()) }
             })
             .await?;
-        checked::verify(&request.fences, request.session.is_some(), answer)
+        checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
     /// Stores a value under a key.
@@ -94,7 +94,7 @@ impl Client {
                 async move { Ok(self.kv(channel).delete_range(request).await?.into_inner()) }
             })
             .await?;
-        checked::verify(&request.fences, request.session.is_some(), answer)
+        checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
     /// Deletes the keys of a range.
@@ -121,7 +121,7 @@ impl Client {
                 async move { Ok(self.kv(channel).txn(request).await?.into_inner()) }
             })
             .await?;
-        checked::verify(&request.fences, request.session.is_some(), answer)
+        checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
     /// Forgets the history below a revision. Doing it twice is harmless but refused the second time, so it is not retried

@@ -32,6 +32,20 @@ pub enum Error {
         /// What was not checked.
         message: String,
     },
+    /// The write was applied, and when the time for it was over fewer voters had it on disk than the request wanted.
+    #[error(
+        "applied at revision {revision}, and on the disks of {reached} voters of {wanted} wanted when the time was over"
+    )]
+    TooFewAcks {
+        /// Where the write was applied.
+        revision: i64,
+        /// How many voters are known to have it.
+        reached: u32,
+        /// How many were wanted.
+        wanted: u32,
+        /// The members that have it, by id.
+        durable_at: Vec<u64>,
+    },
     /// No node could do it before the deadline. A write that ends so was surely not applied.
     #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
     Unavailable {
@@ -62,7 +76,10 @@ impl Error {
     pub fn is_definite(&self) -> bool {
         match self {
             Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => true,
-            Error::Indefinite { .. } | Error::Unchecked { .. } | Error::Protocol(_) => false,
+            Error::Indefinite { .. }
+            | Error::Unchecked { .. }
+            | Error::TooFewAcks { .. }
+            | Error::Protocol(_) => false,
         }
     }
 }

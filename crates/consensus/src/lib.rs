@@ -6,12 +6,13 @@
 //! [`Node::rebuild_state`], [`Node::shutdown`], [`Node::failed`].
 //!
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
-//! of a write and of a read), `authority` (who may write), `lease_clock` and `leases` (what leases end by), `raft` (openraft's adapters and the storage gate), `net` (the
+//! of a write and of a read), `acks` (what more a caller may wait for), `authority` (who may write), `lease_clock` and `leases` (what leases end by), `raft` (openraft's adapters and the storage gate), `net` (the
 //! peers), `identity`, `founding`, `new_history` and `quarantine` (who a node is, how a cluster begins, how out of a dead one,
 //! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space` and `watchdog`, `divergence` and
 //! `scrubber` (whose state is to be believed), and [`rt`], the
 //! runtime under all of it.
 
+mod acks;
 pub mod api;
 mod authority;
 mod divergence;

@@ -2,14 +2,17 @@
 //! in fields from 1000 up of the requests; what stands in [`crate::metadata`] instead is put into the fields first, so that
 //! there is one way in.
 
+use std::time::Duration;
+
 use ringfence_types::limits::{CHECKED_METADATA_BYTES_MAX, FENCES_MAX, SCOPE_BYTES_MAX};
 use ringfence_types::{
-    Command, Conditional, Fence, Grant, Index, LeaseId, Revision, Scope, SessionStamp, Write,
+    Ack, Acks, Command, Conditional, Fence, Grant, Index, LeaseId, Revision, Scope, SessionStamp, Write,
 };
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::etcdserverpb as etcd;
+use crate::freshness::FreshnessError;
 use crate::log_from_types;
 use crate::ringfence_v1 as v1;
 
@@ -55,15 +58,31 @@ pub enum ExtensionError {
         /// The smallest number whose answer the client may still ask for.
         first_incomplete: u64,
     },
-    /// A transaction that only reads carries fences or a session.
-    #[error("fences and sessions are for writes, and the transaction only reads")]
+    /// An acknowledgement level does not say what to wait for.
+    #[error("the acknowledgement level must be quorum, all, or a count of voters above 0")]
+    NoLevel,
+    /// An acknowledgement level wants more voters than there are.
+    #[error("the request wants {wanted} voters to have the write, and the cluster has {voters}")]
+    TooManyAcks {
+        /// How many are wanted.
+        wanted: usize,
+        /// How many there are.
+        voters: usize,
+    },
+    /// A transaction that only reads carries fences, a session or an acknowledgement level.
+    #[error("fences, sessions and acknowledgement levels are for writes, and the transaction only reads")]
     OnRead,
-    /// An operation of a transaction carries fences or a session of its own.
-    #[error("fences and sessions belong to a whole transaction, and an operation of it carries its own")]
+    /// An operation of a transaction carries fences, a session or an acknowledgement level of its own.
+    #[error(
+        "fences, sessions and acknowledgement levels belong to a whole transaction, and an operation of it carries its own"
+    )]
     Nested,
     /// The same is given in a field and in metadata.
     #[error("the request gives {0} both as a field and as metadata")]
     GivenTwice(&'static str),
+    /// It is not clear how fresh the state must be.
+    #[error(transparent)]
+    Freshness(#[from] FreshnessError),
     /// A field that this version does not know, where overlooking it would change what the request means.
     #[error("the request carries the extension field {0}, which this version does not know")]
     UnknownField(u32),
@@ -95,10 +114,14 @@ pub trait Extended {
     fn fences(&mut self) -> &mut Vec<v1::Fence>;
     /// Where the request keeps its place in a session.
     fn session(&mut self) -> &mut Option<v1::SessionStamp>;
+    /// Where the request keeps its level of acknowledgement.
+    fn ack(&mut self) -> &mut Option<v1::Ack>;
+    /// Where the request keeps how fresh the state must be, if it may turn out to be a read.
+    fn freshness(&mut self) -> Option<&mut Option<v1::Freshness>>;
 }
 
 macro_rules! extended {
-    ($($request:ty),*) => {
+    ($($request:ty: |$this:ident| $freshness:expr),*) => {
         $(impl Extended for $request {
             fn fences(&mut self) -> &mut Vec<v1::Fence> {
                 &mut self.fences
@@ -107,16 +130,31 @@ macro_rules! extended {
             fn session(&mut self) -> &mut Option<v1::SessionStamp> {
                 &mut self.session
             }
+
+            fn ack(&mut self) -> &mut Option<v1::Ack> {
+                &mut self.ack
+            }
+
+            fn freshness(&mut self) -> Option<&mut Option<v1::Freshness>> {
+                let $this = self;
+                $freshness
+            }
         })*
     };
 }
 
-extended!(etcd::PutRequest, etcd::DeleteRangeRequest, etcd::TxnRequest);
+extended!(
+    etcd::PutRequest: |_request| None,
+    etcd::DeleteRangeRequest: |_request| None,
+    etcd::TxnRequest: |request| Some(&mut request.freshness)
+);
 
 /// An answer that says which extensions of its request were evaluated.
 pub trait Checks {
     /// What was evaluated; none where the request carried nothing, or the server knows no extensions.
     fn checked(&self) -> Option<&v1::Checked>;
+    /// The revision at which the request was answered; 0 where the answer does not say so.
+    fn revision(&self) -> i64;
 }
 
 macro_rules! checks {
@@ -125,31 +163,89 @@ macro_rules! checks {
             fn checked(&self) -> Option<&v1::Checked> {
                 self.checked.as_ref()
             }
+
+            fn revision(&self) -> i64 {
+                self.header.as_ref().map_or(0, |header| header.revision)
+            }
         })*
     };
 }
 
 checks!(etcd::PutResponse, etcd::DeleteRangeResponse, etcd::TxnResponse);
 
+/// When a write is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckWish {
+    /// How many voters shall have it on disk.
+    pub ack: Ack,
+    /// How long the answer may be held back for that; none for as long as the call has.
+    pub within: Option<Duration>,
+}
+
+impl AckWish {
+    /// Takes it out of a request: it is about the answer and no part of the write.
+    ///
+    /// # Errors
+    /// [`ExtensionError::NoLevel`] where the request has one that says nothing.
+    pub fn take(request: &mut impl Extended) -> Result<Option<AckWish>, ExtensionError> {
+        let Some(v1::Ack { level, within_ms }) = request.ack().take() else { return Ok(None) };
+        let ack = match level {
+            Some(v1::ack::Level::Quorum(true)) => Ack::Quorum,
+            Some(v1::ack::Level::All(true)) => Ack::All,
+            Some(v1::ack::Level::Count(count)) if count > 0 => Ack::Count(count),
+            _ => return Err(ExtensionError::NoLevel),
+        };
+        let within = (within_ms > 0).then(|| Duration::from_millis(within_ms.into()));
+        Ok(Some(AckWish { ack, within }))
+    }
+
+    /// Refuses a count that can never be reached.
+    ///
+    /// # Errors
+    /// [`ExtensionError::TooManyAcks`].
+    pub fn check(&self, voters: usize) -> Result<(), ExtensionError> {
+        let wanted = self.ack.wanted(voters);
+        if wanted > voters { Err(ExtensionError::TooManyAcks { wanted, voters }) } else { Ok(()) }
+    }
+}
+
+/// How far a write has come, as its answer says.
+#[must_use]
+pub fn acks_message(acks: &Acks) -> v1::Acks {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    v1::Acks {
+        reached: count(acks.durable_at.len()),
+        wanted: count(acks.wanted),
+        durable_at: acks.durable_at.iter().map(|id| id.0).collect(),
+    }
+}
+
 /// The extensions of one request, as they came in.
 #[derive(Debug)]
 pub(crate) struct Extensions {
     fences: Vec<v1::Fence>,
     session: Option<v1::SessionStamp>,
+    /// None in a whole request: see [`AckWish::take`].
+    ack: Option<v1::Ack>,
 }
 
 impl Extensions {
     /// Takes them out of a request.
     pub(crate) fn take(request: &mut impl Extended) -> Extensions {
-        Extensions { fences: std::mem::take(request.fences()), session: request.session().take() }
+        Extensions {
+            fences: std::mem::take(request.fences()),
+            session: request.session().take(),
+            ack: request.ack().take(),
+        }
     }
 
+    /// Whether there is nothing that is evaluated when the write is applied.
     pub(crate) fn is_empty(&self) -> bool {
         self.fences.is_empty() && self.session.is_none()
     }
 
     pub(crate) fn refuse_nested(&self) -> Result<(), ExtensionError> {
-        if self.is_empty() { Ok(()) } else { Err(ExtensionError::Nested) }
+        if self.is_empty() && self.ack.is_none() { Ok(()) } else { Err(ExtensionError::Nested) }
     }
 
     /// The command of a write with these extensions: a plain one where there are none.
@@ -251,5 +347,6 @@ pub fn checked(command: &Command) -> Option<v1::Checked> {
     Some(v1::Checked {
         fences: conditional.fences.iter().map(fence).collect(),
         session: conditional.session.is_some(),
+        acks: None,
     })
 }

@@ -27,6 +27,9 @@ pub enum FreshnessError {
     /// The field says nothing, or what this version does not know.
     #[error("the request's freshness is of a kind that this version does not know")]
     Unknown,
+    /// A request that may write says it.
+    #[error("how fresh the state must be is for reads to say, and the transaction may write")]
+    OnWrite,
     /// The text is not in its form.
     #[error(
         "freshness must be linearizable, quorum, any, revision=N above 0, or max-age=DURATION such as 2s or 500ms, at most a day"

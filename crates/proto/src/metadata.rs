@@ -2,8 +2,10 @@
 //!
 //! - `ringfence-fence: lock:NAME;TOKEN` or `key:KEY;TOKEN`, several separated by commas. Names and keys are percent-encoded.
 //! - `ringfence-session: LEASE;GRANT;SEQUENCE;FIRST_INCOMPLETE`, the lease in hexadecimal digits.
+//! - `ringfence-ack: quorum`, `all` or a count of voters; and how long to wait for them, if that is to be said: `all;500ms`.
 //!
-//! Answers say in `ringfence-checked` what was evaluated: the fences in the same form, and the word `session`.
+//! Answers say in `ringfence-checked` what was evaluated: the fences in the same form, the word `session`, and with
+//! `acks=2/3` how many voters of those wanted have the write.
 
 use std::fmt::Write as _;
 
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use ringfence_types::limits::CHECKED_METADATA_BYTES_MAX;
 
 use crate::extension::{Extended, ExtensionError};
+use crate::freshness::{self, FRESHNESS_KEY, FreshnessError};
 use crate::ringfence_v1 as v1;
 
 /// What every key of ours begins with.
@@ -19,6 +22,8 @@ const PREFIX: &str = "ringfence-";
 pub const FENCE_KEY: &str = "ringfence-fence";
 /// The key of a write's place in a session.
 pub const SESSION_KEY: &str = "ringfence-session";
+/// The key of a write's level of acknowledgement.
+pub const ACK_KEY: &str = "ringfence-ack";
 /// The key under which an answer says what was evaluated.
 pub const CHECKED_KEY: &str = "ringfence-checked";
 
@@ -26,12 +31,16 @@ const FENCE_FORM: &str = "lock:NAME;TOKEN or key:KEY;TOKEN, several separated by
                           lock:jobs;17";
 const SESSION_FORM: &str =
     "LEASE;GRANT;SEQUENCE;FIRST_INCOMPLETE, the lease in hexadecimal digits: 1f3a;905;12;11";
+const ACK_FORM: &str =
+    "quorum, all, or a count of voters above 0, and after a semicolon for how long to wait: all;500ms";
 
 /// The extensions that one call carries in its metadata.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Carried {
     fences: Option<Vec<v1::Fence>>,
     session: Option<v1::SessionStamp>,
+    ack: Option<v1::Ack>,
+    freshness: Option<v1::Freshness>,
 }
 
 impl Carried {
@@ -50,12 +59,21 @@ impl Carried {
                 FENCE_KEY => carried.fences.get_or_insert_default().extend(fences(value)?),
                 SESSION_KEY if carried.session.is_some() => return Err(malformed_session()),
                 SESSION_KEY => carried.session = Some(session(value).ok_or_else(malformed_session)?),
+                ACK_KEY if carried.ack.is_some() => return Err(malformed_ack()),
+                ACK_KEY => carried.ack = Some(ack(value).ok_or_else(malformed_ack)?),
+                FRESHNESS_KEY => {
+                    let text = std::str::from_utf8(value).map_err(|_| FreshnessError::Malformed)?;
+                    let field = freshness::to_field(freshness::parse(text)?);
+                    if carried.freshness.replace(field).is_some() {
+                        return Err(FreshnessError::GivenTwice.into());
+                    }
+                }
                 other => return Err(ExtensionError::UnknownKey(other.to_owned())),
             }
         }
         if let Some(fences) = &carried.fences {
             let session = carried.session.is_some();
-            let bytes = checked_value(&v1::Checked { fences: fences.clone(), session }).len();
+            let bytes = checked_value(&v1::Checked { fences: fences.clone(), session, acks: None }).len();
             if bytes > CHECKED_METADATA_BYTES_MAX {
                 return Err(ExtensionError::MetadataTooLong(bytes));
             }
@@ -79,6 +97,17 @@ impl Carried {
         {
             return Err(ExtensionError::GivenTwice("a session"));
         }
+        if let Some(ack) = self.ack
+            && request.ack().replace(ack).is_some()
+        {
+            return Err(ExtensionError::GivenTwice("an acknowledgement level"));
+        }
+        if let Some(freshness) = self.freshness {
+            let field = request.freshness().ok_or_else(|| unknown(FRESHNESS_KEY))?;
+            if field.replace(freshness).is_some() {
+                return Err(FreshnessError::GivenTwice.into());
+            }
+        }
         Ok(())
     }
 
@@ -88,32 +117,30 @@ impl Carried {
     /// Where there are any.
     pub fn refuse(self) -> Result<(), ExtensionError> {
         let key = match self {
-            Carried { fences: None, session: None } => return Ok(()),
+            Carried { fences: None, session: None, ack: None, freshness: None } => return Ok(()),
             Carried { fences: Some(_), .. } => FENCE_KEY,
-            Carried { .. } => SESSION_KEY,
+            Carried { session: Some(_), .. } => SESSION_KEY,
+            Carried { ack: Some(_), .. } => ACK_KEY,
+            Carried { .. } => FRESHNESS_KEY,
         };
-        Err(ExtensionError::UnknownKey(key.to_owned()))
+        Err(unknown(key))
     }
 }
 
 /// What an answer says was evaluated, as the value of [`CHECKED_KEY`].
 #[must_use]
 pub fn checked_value(checked: &v1::Checked) -> String {
-    let mut value = String::new();
-    for fence in &checked.fences {
-        let (kind, name) = match fence.scope.as_ref().and_then(|scope| scope.kind.as_ref()) {
-            Some(v1::scope::Kind::Key(key)) => ("key", key),
-            Some(v1::scope::Kind::Lock(name)) => ("lock", name),
-            None => continue,
+    let fence = |fence: &v1::Fence| {
+        let (kind, name) = match fence.scope.as_ref()?.kind.as_ref()? {
+            v1::scope::Kind::Key(key) => ("key", key),
+            v1::scope::Kind::Lock(name) => ("lock", name),
         };
-        let _ = write!(value, "{kind}:{};{},", percent_encode(name), fence.token);
-    }
-    if checked.session {
-        value.push_str("session");
-    } else {
-        value.pop();
-    }
-    value
+        Some(format!("{kind}:{};{}", percent_encode(name), fence.token))
+    };
+    let mut parts: Vec<String> = checked.fences.iter().filter_map(fence).collect();
+    parts.extend(checked.session.then(|| "session".to_owned()));
+    parts.extend(checked.acks.as_ref().map(|acks| format!("acks={}/{}", acks.reached, acks.wanted)));
+    parts.join(",")
 }
 
 /// Bytes as the text of a name or key in metadata: letters, digits and `-._~/` as they are, everything else as `%XX`.
@@ -130,8 +157,34 @@ pub fn percent_encode(bytes: &[u8]) -> String {
     text
 }
 
+fn unknown(key: &str) -> ExtensionError {
+    ExtensionError::UnknownKey(key.to_owned())
+}
+
 fn malformed_session() -> ExtensionError {
     ExtensionError::MalformedValue { key: SESSION_KEY, form: SESSION_FORM }
+}
+
+fn malformed_ack() -> ExtensionError {
+    ExtensionError::MalformedValue { key: ACK_KEY, form: ACK_FORM }
+}
+
+fn ack(value: &[u8]) -> Option<v1::Ack> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let (level, within) = text.split_once(';').map_or((text, None), |(level, within)| (level, Some(within)));
+    let level = match level {
+        "quorum" => v1::ack::Level::Quorum(true),
+        "all" => v1::ack::Level::All(true),
+        count => v1::ack::Level::Count(u32::try_from(number(count, 10)?).ok().filter(|count| *count > 0)?),
+    };
+    let within_ms = match within {
+        None => 0,
+        Some(within) => {
+            let within = number(within.strip_suffix("ms")?, 10)?;
+            u32::try_from(within).ok().filter(|within| *within > 0)?
+        }
+    };
+    Some(v1::Ack { level: Some(level), within_ms })
 }
 
 fn fences(value: &[u8]) -> Result<Vec<v1::Fence>, ExtensionError> {
@@ -256,9 +309,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_of_ours_are_refused_and_others_are_nobodys_business() {
-        for key in
-            ["ringfence-fences", "ringfence-freshness", "ringfence-ack", "ringfence-", "ringfence-fence-bin"]
-        {
+        for key in ["ringfence-fences", "ringfence-acks", "ringfence-", "ringfence-fence-bin"] {
             let refused = read(&[(key, "x")]).unwrap_err();
             assert_eq!(refused, ExtensionError::UnknownKey(key.to_owned()));
         }
@@ -290,6 +341,26 @@ mod tests {
         assert_eq!(Carried::default().refuse(), Ok(()));
     }
 
+    #[test]
+    fn levels_and_freshness_are_read() {
+        let ack = |value: &str| read(&[(ACK_KEY, value)]).map(|request| request.ack.expect("it was read"));
+        let level = |level, within_ms| Ok(v1::Ack { level: Some(level), within_ms });
+        assert_eq!(ack("quorum"), level(v1::ack::Level::Quorum(true), 0));
+        assert_eq!(ack("all;250ms"), level(v1::ack::Level::All(true), 250));
+        assert_eq!(ack(" 2 "), level(v1::ack::Level::Count(2), 0));
+        for value in
+            ["", "0", "-1", "none", "all;", "all;0ms", "all;1s", "all;1ms;1ms", "4294967296", "all,2"]
+        {
+            assert_eq!(ack(value).unwrap_err(), malformed_ack(), "{value:?}");
+        }
+        assert_eq!(read(&[(ACK_KEY, "all"), (ACK_KEY, "2")]).unwrap_err(), malformed_ack());
+        let acks = Some(v1::Acks { reached: 2, wanted: 3, durable_at: vec![1, 2] });
+        let checked = v1::Checked { fences: vec![lock(b"a", 1)], session: true, acks };
+        assert_eq!(checked_value(&checked), "lock:a;1,session,acks=2/3");
+        // A put is never a read.
+        assert_eq!(read(&[(FRESHNESS_KEY, "any")]).unwrap_err(), unknown(FRESHNESS_KEY));
+    }
+
     proptest! {
         #[test]
         fn what_an_answer_names_is_what_a_request_would_carry(
@@ -302,7 +373,7 @@ mod tests {
                     v1::Fence { scope: Some(v1::Scope { kind: Some(kind(name.into())) }), token }
                 })
                 .collect();
-            let value = checked_value(&v1::Checked { fences: fences.clone(), session: false });
+            let value = checked_value(&v1::Checked { fences: fences.clone(), ..v1::Checked::default() });
             prop_assert_eq!(read(&[(FENCE_KEY, &value)]).unwrap().fences, fences);
         }
 
@@ -316,7 +387,7 @@ mod tests {
 
     #[test]
     fn an_answer_names_the_session_after_the_fences() {
-        let checked = |fences, session| checked_value(&v1::Checked { fences, session });
+        let checked = |fences, session| checked_value(&v1::Checked { fences, session, acks: None });
         assert_eq!(checked(vec![lock(b"a b", 3)], true), "lock:a%20b;3,session");
         assert_eq!(checked(vec![], true), "session");
     }

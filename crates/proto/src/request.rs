@@ -107,15 +107,21 @@ pub fn delete_range(mut request: etcd::DeleteRangeRequest) -> Result<Command, Pa
     Ok(extensions.around(Write::DeleteRange(delete_operation(request)?))?)
 }
 
-/// A transaction. One that only reads may be answered from any state only if it has ranges and every one of them may; it
-/// carries neither fences nor a session, since there is no write that they could be about.
+/// A transaction. One that only reads may be answered from any state only if it has ranges and every one of them may, or says
+/// itself how fresh the state must be; it carries neither fences nor a session, since there is no write that they could be
+/// about.
 pub fn txn(mut request: etcd::TxnRequest) -> Result<Transaction, ParseError> {
     let extensions = Extensions::take(&mut request);
-    let freshness = txn_freshness(&request);
+    let field = request.freshness.take();
+    let is_timed = field.is_some();
+    let freshness = freshness::wanted(is_serializable(&request), field, std::iter::empty())?;
     let txn = txn_operation(request, TXN_OPERATIONS_MAX, 1)?;
     // Only after every list has been found short enough, so that no request can make this expensive.
     overlap::check(&txn)?;
     if !txn.is_read_only() {
+        if is_timed {
+            return Err(FreshnessError::OnWrite.into());
+        }
         return Ok(Transaction::Write(extensions.around(Write::Txn(txn))?));
     }
     if extensions.is_empty() {
@@ -165,15 +171,13 @@ pub fn resolve(request: &v1::ResolveRequest) -> Result<Command, ParseError> {
     Ok(Command::Resolve { session, sequence: request.sequence })
 }
 
-fn txn_freshness(request: &etcd::TxnRequest) -> Freshness {
+/// Whether a transaction has ranges, and each of them may be answered from any state.
+fn is_serializable(request: &etcd::TxnRequest) -> bool {
     let mut ranges = request.success.iter().chain(&request.failure).filter_map(|op| match &op.request {
         Some(Request::RequestRange(range)) => Some(range.serializable),
         _ => None,
     });
-    match ranges.next() {
-        Some(true) if ranges.all(|serializable| serializable) => Freshness::Any,
-        _ => Freshness::Linearizable,
-    }
+    ranges.next() == Some(true) && ranges.all(|serializable| serializable)
 }
 
 fn key(key: Bytes) -> Result<Bytes, ParseError> {
@@ -275,6 +279,9 @@ fn operation(op: etcd::RequestOp, operations_max: usize, depth: usize) -> Result
         }
         Request::RequestTxn(mut txn) => {
             Extensions::take(&mut txn).refuse_nested()?;
+            if txn.freshness.is_some() {
+                return Err(ExtensionError::Nested.into());
+            }
             Operation::Txn(txn_operation(txn, operations_max, depth + 1)?)
         }
     })

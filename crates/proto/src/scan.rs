@@ -33,10 +33,22 @@ static SESSION: Shape = ours(&[], 3);
 static SCOPE: Shape = ours(&[], 3);
 static FENCE: Shape = ours(&[(1, &SCOPE)], 3);
 static SESSION_STAMP: Shape = ours(&[(1, &SESSION)], 4);
+static ACK: Shape = ours(&[], 5);
+static FRESHNESS: Shape = ours(&[], 6);
 
-static WRITE: Shape = etcds(&[(1000, &FENCE), (1001, &SESSION_STAMP)], false);
-static TXN: Shape =
-    etcds(&[(1, &LEAF), (2, &OPERATION), (3, &OPERATION), (1000, &FENCE), (1001, &SESSION_STAMP)], false);
+static WRITE: Shape = etcds(&[(1000, &FENCE), (1001, &SESSION_STAMP), (1002, &ACK)], false);
+static TXN: Shape = etcds(
+    &[
+        (1, &LEAF),
+        (2, &OPERATION),
+        (3, &OPERATION),
+        (1000, &FENCE),
+        (1001, &SESSION_STAMP),
+        (1002, &ACK),
+        (1003, &FRESHNESS),
+    ],
+    false,
+);
 static NESTED_TXN: Shape = etcds(&[(1, &LEAF), (2, &OPERATION), (3, &OPERATION)], true);
 static OPERATION: Shape = etcds(&[(1, &LEAF), (2, &LEAF), (3, &LEAF), (4, &NESTED_TXN)], true);
 static LEAF: Shape = etcds(&[], true);
@@ -91,7 +103,7 @@ fn at_depth(mut message: &[u8], shape: &Shape, depth: usize) -> Result<(), Exten
         let (field, wire_type) = decode_key(&mut message).map_err(malformed)?;
         let followed = shape.followed.iter().find(|(number, _)| *number == field);
         if followed.is_none() && field >= shape.refused_from {
-            let is_known = WRITE.followed.iter().any(|(number, _)| *number == field);
+            let is_known = TXN.followed.iter().any(|(number, _)| *number == field);
             let misplaced = shape.is_nested && is_known;
             return Err(if misplaced { ExtensionError::Nested } else { ExtensionError::UnknownField(field) });
         }

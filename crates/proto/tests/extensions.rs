@@ -1,16 +1,22 @@
 //! What writes carry beyond etcd's API: how it is parsed, and that nothing of it is overlooked.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
 use ringfence_proto::etcdserverpb::request_op::Request;
 use ringfence_proto::etcdserverpb::{self as etcd};
-use ringfence_proto::extension::{self, ExtensionError};
+use ringfence_proto::extension::{self, AckWish, ExtensionError};
+use ringfence_proto::freshness::FreshnessError;
 use ringfence_proto::request::{self, ParseError, Transaction};
+use ringfence_proto::ringfence_v1::ack::Level;
 use ringfence_proto::scan::{scan, shape_of};
 use ringfence_proto::{command, ringfence_v1 as v1};
 use ringfence_types::limits::{FENCES_MAX, SCOPE_BYTES_MAX, TXN_DEPTH_MAX};
-use ringfence_types::{Command, Conditional, Fence, Grant, Index, KeyRange, LeaseId, Revision, Scope, Write};
+use ringfence_types::{
+    Ack, Command, Conditional, Fence, Freshness, Grant, Index, KeyRange, LeaseId, Revision, Scope, Write,
+};
 
 fn lock(name: &'static str, token: i64) -> v1::Fence {
     fence(v1::scope::Kind::Lock(name.into()), token)
@@ -62,7 +68,7 @@ fn fences_and_a_session_make_a_write_conditional() {
     ];
     let made = request::put(put(kinds.clone(), Some(stamp(5, 6, 7, 7)))).unwrap();
     let checked = extension::checked(&made).unwrap();
-    assert_eq!(checked, v1::Checked { fences: kinds.clone(), session: true });
+    assert_eq!(checked, v1::Checked { fences: kinds.clone(), session: true, acks: None });
     let made = conditional(made);
     assert_eq!(made.fences, expected);
     let session = made.session.unwrap();
@@ -125,11 +131,59 @@ fn what_makes_no_sense_is_refused() {
         txn(vec![op(Request::RequestDeleteRange(delete))]),
         txn(vec![op(Request::RequestTxn(inner))]),
         txn(vec![op(Request::RequestTxn(txn(vec![op(Request::RequestPut(fenced()))])))]),
+        txn(vec![op(Request::RequestPut(etcd::PutRequest {
+            ack: ack(Level::All(true)),
+            ..put(vec![], None)
+        }))]),
+        txn(vec![op(Request::RequestTxn(etcd::TxnRequest { freshness: any_state(), ..txn(vec![get()]) }))]),
     ] {
         assert_eq!(request::txn(nested.clone()), Err(ParseError::Extension(Nested)));
         let shape = shape_of::<etcd::TxnRequest>().unwrap();
         assert_eq!(scan(&nested.encode_to_vec(), shape), Err(Nested), "the bytes show it too");
     }
+}
+
+fn ack(level: Level) -> Option<v1::Ack> {
+    Some(v1::Ack { level: Some(level), within_ms: 0 })
+}
+
+fn any_state() -> Option<v1::Freshness> {
+    Some(v1::Freshness { kind: Some(v1::freshness::Kind::Any(true)) })
+}
+
+#[test]
+fn acknowledgement_levels_are_taken_and_checked() {
+    let taken = |level| AckWish::take(&mut etcd::PutRequest { ack: level, ..put(vec![], None) });
+    let wish = |ack| Ok(Some(AckWish { ack, within: None }));
+    assert_eq!(taken(None), Ok(None));
+    assert_eq!(taken(ack(Level::Quorum(true))), wish(Ack::Quorum));
+    assert_eq!(taken(ack(Level::All(true))), wish(Ack::All));
+    assert_eq!(taken(ack(Level::Count(2))), wish(Ack::Count(2)));
+    let within = taken(Some(v1::Ack { level: Some(Level::All(true)), within_ms: 250 })).unwrap();
+    assert_eq!(within.unwrap().within, Some(Duration::from_millis(250)));
+    for nothing in [Some(v1::Ack::default()), ack(Level::All(false)), ack(Level::Count(0))] {
+        assert_eq!(taken(nothing), Err(ExtensionError::NoLevel));
+    }
+    let check = |ack| AckWish { ack, within: None }.check(3);
+    assert!(check(Ack::Count(1)).is_ok() && check(Ack::Count(3)).is_ok() && check(Ack::All).is_ok());
+    assert_eq!(check(Ack::Count(4)), Err(ExtensionError::TooManyAcks { wanted: 4, voters: 3 }));
+    // A level is no part of the write: the same write in a session is the same write whatever its caller waits for.
+    let plain = put(vec![], Some(stamp(1, 1, 1, 1)));
+    let mut with_ack = etcd::PutRequest { ack: ack(Level::All(true)), ..plain.clone() };
+    assert!(AckWish::take(&mut with_ack).unwrap().is_some());
+    assert_eq!(request::put(with_ack), request::put(plain));
+}
+
+#[test]
+fn freshness_is_for_transactions_that_only_read() {
+    let get = |serializable| {
+        op(Request::RequestRange(etcd::RangeRequest { key: "k".into(), serializable, ..Default::default() }))
+    };
+    let fresh = |operation| etcd::TxnRequest { freshness: any_state(), ..txn(vec![operation]) };
+    assert!(matches!(request::txn(fresh(get(false))), Ok(Transaction::Read(_, Freshness::Any))));
+    assert_eq!(request::txn(fresh(get(true))), Err(ParseError::Freshness(FreshnessError::GivenTwice)));
+    let write = fresh(op(Request::RequestPut(put(vec![], None))));
+    assert_eq!(request::txn(write), Err(ParseError::Freshness(FreshnessError::OnWrite)));
 }
 
 #[test]
@@ -204,7 +258,7 @@ fn unknown_extensions_are_found_wherever_they_stand() {
     assert_eq!(scan(&plain, put_shape), Ok(()));
     let with = |extra: Vec<u8>| [plain.clone(), extra].concat();
     assert_eq!(scan(&with(field(999, b"x")), put_shape), Ok(()), "a newer etcd's field is etcd's business");
-    for number in [1002, 1003, 536_870_911] {
+    for number in [1004, 1005, 536_870_911] {
         let unknown = Err(ExtensionError::UnknownField(number));
         assert_eq!(scan(&with(field(number, b"")), put_shape), unknown);
         // In front of everything, and as a number instead of bytes.

@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     Unavailable = 6,
     /// The write was applied by a server that did not check the fences that it carried.
     Unchecked = 7,
+    /// The write was applied, and fewer voters have it on disk than was asked for.
+    TooFewAcks = 8,
     /// The configuration makes no sense.
     Config = 10,
     /// Another process uses the data directory.
@@ -55,6 +57,7 @@ Exit codes:
    5  indefinite: the write may have been applied
    6  unavailable: no node could do it in time; a write was surely not applied
    7  unchecked: the write was applied by a server that did not check its fences
+   8  too few: the write was applied, and fewer voters have it on disk than --ack wants
   10  (serve) the configuration makes no sense
   11  (serve) another process uses the data directory
   12  (serve, dev) an address cannot be listened on
@@ -140,6 +143,8 @@ impl From<Error> for Failure {
             Error::Refused { .. } => Failure::new(Exit::Refused, message),
             Error::Indefinite { .. } => Failure::new(Exit::Indefinite, message)
                 .next("read the key to see whether it was applied before you try again"),
+            Error::TooFewAcks { .. } => Failure::new(Exit::TooFewAcks, message)
+                .next("nothing is lost, and a majority has it; the others will have it when they have caught up: `ringfence status`"),
             Error::Unchecked { .. } => Failure::new(Exit::Unchecked, message)
                 .next("check that --endpoints names nodes of Ringfence, all of a version that knows fences"),
             Error::Unavailable { .. } => Failure::new(Exit::Unavailable, message)
@@ -168,6 +173,7 @@ mod tests {
             Exit::Indefinite,
             Exit::Unavailable,
             Exit::Unchecked,
+            Exit::TooFewAcks,
             Exit::Config,
             Exit::DataDirectoryInUse,
             Exit::AddressInUse,

@@ -9,10 +9,22 @@ use tonic::metadata::MetadataMap;
 /// The longest that a client's own deadline is believed; beyond it the arithmetic of clocks could overflow.
 const DEADLINE_MAX: Duration = Duration::from_secs(3_600);
 
+/// The longest that an answer is taken to need on its way home.
+const HOMEWARD_MAX: Duration = Duration::from_millis(200);
+
 /// The moment at which a call that arrived now must be answered: the client's own deadline if it names one.
 pub(crate) fn of(metadata: &MetadataMap) -> Instant {
     let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.as_bytes()));
     rt::now() + timeout.unwrap_or(REQUEST_TIMEOUT).min(DEADLINE_MAX)
+}
+
+/// Until when the answer of a call may be held back, if it shall be no longer than `within` from now: while there is time
+/// enough to bring it home.
+pub(crate) fn to_answer_by(deadline: Instant, within: Option<Duration>) -> Instant {
+    let now = rt::now();
+    let left = deadline - now;
+    let in_time = now + left.saturating_sub((left / 4).min(HOMEWARD_MAX));
+    within.map_or(in_time, |within| in_time.min(now + within))
 }
 
 /// The same for a call that may wait for as long as its client does: none where the client names no deadline, or one so far

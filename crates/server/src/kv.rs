@@ -6,7 +6,7 @@ use futures_util::Stream;
 use prost::Message;
 use ringfence_proto::etcdserverpb::kv_server;
 use ringfence_proto::etcdserverpb::{self as etcd};
-use ringfence_proto::extension::{self, Checks, Extended};
+use ringfence_proto::extension::{self, AckWish, Checks, Extended, ExtensionError};
 use ringfence_proto::freshness::{AGE_KEY, FRESHNESS_KEY};
 use ringfence_proto::metadata::{CHECKED_KEY, checked_value};
 use ringfence_proto::request::Transaction;
@@ -114,17 +114,27 @@ impl Kv {
         gate::leader(metadata, &self.served.node)?;
         gate::carried(metadata)?.put_into(&mut request)?;
         gate::size(&request)?;
-        self.propose(metadata, &parse(request)?).await
+        let wish = AckWish::take(&mut request)?;
+        self.propose(metadata, &parse(request)?, wish).await
     }
 
     async fn propose(
         &self,
         metadata: &MetadataMap,
         command: &Command,
+        wish: Option<AckWish>,
     ) -> Result<(Applied, Option<Checked>), Trouble> {
-        gate::fences(command, &self.served.node)?;
-        let applied = self.served.node.propose(command, deadline::of(metadata)).await??;
-        Ok((applied, extension::checked(command)))
+        let node = &self.served.node;
+        gate::fences(command, node)?;
+        wish.map_or(Ok(()), |wish| wish.check(node.voter_count()))?;
+        let deadline = deadline::of(metadata);
+        let applied = node.propose(command, deadline).await??;
+        let mut checked = extension::checked(command);
+        if let Some(wish) = wish {
+            let acks = node.acks(wish.ack, deadline::to_answer_by(deadline, wish.within)).await;
+            checked.get_or_insert_default().acks = Some(extension::acks_message(&acks));
+        }
+        Ok((applied, checked))
     }
 
     async fn compaction(
@@ -160,11 +170,13 @@ impl Kv {
         gate::leader(metadata, &self.served.node)?;
         gate::carried(metadata)?.put_into(&mut request)?;
         gate::size(&request)?;
+        let wish = AckWish::take(&mut request)?;
         let command = match request::txn(request)? {
+            Transaction::Read(..) if wish.is_some() => return Err(ExtensionError::OnRead.into()),
             Transaction::Read(txn, freshness) => return self.read_txn(metadata, txn, freshness).await,
             Transaction::Write(command) => command,
         };
-        let (applied, checked) = self.propose(metadata, &command).await?;
+        let (applied, checked) = self.propose(metadata, &command, wish).await?;
         match applied.reply {
             Reply::Txn(reply) => {
                 let header = self.served.header(applied.revision);

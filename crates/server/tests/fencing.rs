@@ -138,7 +138,7 @@ async fn a_fenced_write_happens_only_while_its_token_is_in_force() {
     let answer = kv.put(fenced("k", "1", lock("jobs"), first)).await.unwrap();
     assert_eq!(checked(answer.metadata()), Some(format!("lock:jobs;{first}").as_str()));
     let said = answer.into_inner().checked.unwrap();
-    assert_eq!(said, v1::Checked { fences: vec![fence(lock("jobs"), first)], session: false });
+    assert_eq!(said, v1::Checked { fences: vec![fence(lock("jobs"), first)], ..v1::Checked::default() });
     let plain = kv.put(put("other", "v")).await.unwrap();
     assert!(checked(plain.metadata()).is_none() && plain.into_inner().checked.is_none());
 

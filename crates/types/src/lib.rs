@@ -4,8 +4,9 @@
 //! Nothing here does I/O, reads a clock or can be serialised: only `ringfence-proto` turns these types into bytes and
 //! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] (what is asked),
 //! [`lease`] and [`fence`] (what writes may hang on), [`command`] (what is replicated), [`member`] (who belongs to the cluster),
-//! [`outcome`] (what comes back), [`limits`] (how much of it).
+//! [`outcome`] and [`ack`] (what comes back, and when), [`limits`] (how much of it).
 
+pub mod ack;
 pub mod command;
 pub mod fence;
 pub mod key;
@@ -16,6 +17,7 @@ pub mod outcome;
 pub mod position;
 pub mod query;
 
+pub use ack::{Ack, Acks};
 pub use command::{
     Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, Conditional, DeleteRange,
     GuardChange, LeaseCommand, Operation, Put, PutLease, PutValue, Txn, Write,

@@ -5,6 +5,7 @@ use ringfence_proto::etcdserverpb::DeleteRangeRequest;
 use serde_json::json;
 
 use crate::cli::Shared;
+use crate::commands::ack::{self, AckArgs};
 use crate::commands::range::RangeArgs;
 use crate::commands::scope::FenceArgs;
 use crate::exit::{Exit, Failure};
@@ -21,6 +22,8 @@ pub(crate) struct Del {
     prev_kv: bool,
     #[command(flatten)]
     fences: FenceArgs,
+    #[command(flatten)]
+    ack: AckArgs,
 }
 
 impl Del {
@@ -32,6 +35,7 @@ impl Del {
             prev_kv: self.prev_kv,
             fences: self.fences.to_messages(),
             session: None,
+            ack: self.ack.to_message(),
         };
         let answer = shared.client()?.delete_range(request).await?;
         match shared.output {
@@ -46,6 +50,7 @@ impl Del {
                     print_line(&format!("{}  {}", shown(&kv.key), shown(&kv.value)))?;
                 }
                 print_line(&format!("deleted {} keys", answer.deleted))?;
+                ack::told(answer.checked.as_ref()).map_or(Ok(()), |told| print_line(&told))?;
             }
         }
         if answer.deleted == 0 {

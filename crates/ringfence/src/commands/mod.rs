@@ -1,5 +1,6 @@
 //! The commands, one file or folder each, and how they are run.
 
+mod ack;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;

@@ -8,6 +8,7 @@ use ringfence_proto::etcdserverpb::PutRequest;
 use serde_json::json;
 
 use crate::cli::Shared;
+use crate::commands::ack::{self, AckArgs};
 use crate::commands::scope::FenceArgs;
 use crate::exit::Failure;
 use crate::output::{Output, print_json, print_line};
@@ -39,6 +40,8 @@ pub(crate) struct Put {
     ignore_lease: bool,
     #[command(flatten)]
     fences: FenceArgs,
+    #[command(flatten)]
+    ack: AckArgs,
 }
 
 impl Put {
@@ -61,6 +64,7 @@ impl Put {
             ignore_lease: self.ignore_lease,
             fences: self.fences.to_messages(),
             session: None,
+            ack: self.ack.to_message(),
         };
         let answer = shared.client()?.put(request).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision);
@@ -74,7 +78,8 @@ impl Put {
                 if let Some(before) = &answer.prev_kv {
                     print_line(&format!("before: {}", shown(&before.value)))?;
                 }
-                print_line(&format!("stored at revision {revision}"))
+                print_line(&format!("stored at revision {revision}"))?;
+                ack::told(answer.checked.as_ref()).map_or(Ok(()), |told| print_line(&told))
             }
         }
     }

@@ -9,9 +9,12 @@ use std::path::PathBuf;
 use clap::Args;
 use ringfence_proto::etcdserverpb::response_op::Response;
 use ringfence_proto::etcdserverpb::{ResponseOp, TxnRequest, TxnResponse};
+use ringfence_proto::freshness;
+use ringfence_types::Freshness;
 use serde_json::{Value, json};
 
 use crate::cli::Shared;
+use crate::commands::ack::{self, AckArgs};
 use crate::commands::scope::FenceArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, print_json, print_line};
@@ -47,6 +50,11 @@ pub(crate) struct Txn {
     file: PathBuf,
     #[command(flatten)]
     fences: FenceArgs,
+    #[command(flatten)]
+    ack: AckArgs,
+    /// How fresh the state must be that a transaction sees which only reads: linearizable, quorum, revision=N, max-age=2s or any.
+    #[arg(long, value_parser = freshness::parse)]
+    freshness: Option<Freshness>,
 }
 
 impl Txn {
@@ -63,9 +71,14 @@ impl Txn {
                 .next("`ringfence txn --help` shows both forms of a transaction")
         })?;
         request.fences = self.fences.to_messages();
+        request.ack = self.ack.to_message();
+        request.freshness = self.freshness.map(freshness::to_field);
         let nothing_else = request.failure.is_empty();
         let answer = shared.client()?.txn(request).await?;
         show(shared.output, &answer)?;
+        if shared.output == Output::Table {
+            ack::told(answer.checked.as_ref()).map_or(Ok(()), |told| print_line(&told))?;
+        }
         if !answer.succeeded && nothing_else {
             return Err(Failure::new(Exit::Refused, "the conditions did not hold: nothing has changed"));
         }
