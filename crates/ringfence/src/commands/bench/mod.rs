@@ -1,9 +1,11 @@
 //! `ringfence bench`: a load generator that speaks the plain etcd v3 API, so that it measures etcd in the same way.
 //!
-//! It uses no retries and no knowledge of leaders: a client sends one request after the other on its connection, and after
-//! an error goes on with the next connection. [`load`] runs the clients, [`work`] makes their requests, [`report`] adds up
+//! It has no knowledge of leaders: a client sends one request after the other on its connection. What surely changed nothing
+//! it sends again on the next connection, as any careful client does; after any other error it goes on with the next request
+//! there. [`load`] runs the clients, [`work`] makes their requests, [`report`] adds up
 //! what they saw.
 
+mod leases;
 mod load;
 mod preload;
 mod report;
@@ -28,6 +30,8 @@ pub(crate) enum Bench {
     Mixed(Load),
     /// Store all keys once, in order, as fast as it goes.
     Preload(Preload),
+    /// Keep many leases alive, and let others end.
+    Leases(Leases),
 }
 
 /// The load.
@@ -98,6 +102,32 @@ pub(crate) struct Preload {
     json: bool,
 }
 
+/// The load of leases.
+#[derive(Debug, Args)]
+pub(crate) struct Leases {
+    /// Leases that are kept alive.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Their time to live, in seconds.
+    #[arg(long = "ttl", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(i64).range(2..))]
+    ttl_seconds: i64,
+    /// How often each of them is kept alive.
+    #[arg(long, default_value = "3s")]
+    interval: HumanDuration,
+    /// Leases a second that are granted for two seconds and let go.
+    #[arg(long, default_value_t = 1_000)]
+    ends: u32,
+    /// Streams, each on a connection of its own, over the endpoints in turn.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    streams: u16,
+    /// How long they are kept alive.
+    #[arg(long, default_value = "20", value_parser = parse_seconds)]
+    seconds: HumanDuration,
+    /// Print one JSON object; the same as `--output json`.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Which requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Workload {
@@ -126,6 +156,7 @@ impl Bench {
             Bench::Txn(load) => (Workload::Txn, load),
             Bench::Mixed(load) => (Workload::Mixed, load),
             Bench::Preload(preload) => return preload.run(shared).await,
+            Bench::Leases(leases) => return leases.run(shared).await,
         };
         let report = load::run(workload, &load, shared).await?;
         report.show(load.json, shared.output)?;
