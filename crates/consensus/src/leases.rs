@@ -1,6 +1,6 @@
 //! What the floors above need in order to keep leases: the clock, and which leases are due.
 
-use ringfence_types::{Command, Grant, LeaseCommand, LeaseTime};
+use ringfence_types::{Command, Grant, Lease, LeaseCommand, LeaseId, LeaseTime};
 
 use crate::api::ProposeError;
 use crate::node::Node;
@@ -18,6 +18,12 @@ impl Node {
     #[must_use]
     pub fn due_leases(&self, clock: LeaseTime, count_max: usize) -> Vec<Grant> {
         self.0.shelf.store.due_leases(clock, count_max)
+    }
+
+    /// A lease as this member knows it, which may be too old and too new: a hint that apply judges again.
+    #[must_use]
+    pub fn lease_hint(&self, lease: LeaseId) -> Option<Lease> {
+        self.0.shelf.store.newest_lease(lease)
     }
 
     /// The number of leases in force in the newest local state.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ringfence_consensus::{Node, ProposeError, rt};
-use ringfence_store::{ReadError, View};
 use ringfence_types::limits::{LEASES_RENEWED_AT_ONCE_MAX, RENEWALS_WAITING_MAX, REQUEST_TIMEOUT};
 use ringfence_types::{Command, Freshness, Grant, Lease, LeaseCommand, LeaseId, LeaseTime, Reply};
 use tokio::sync::{mpsc, oneshot};
@@ -47,14 +46,14 @@ impl Renewals {
     /// Lets a lease begin anew; none where it has ended. Where many wait already, this waits too.
     pub(crate) async fn keep_alive(&self, node: &Node, lease: LeaseId) -> Result<Option<Lease>, Trouble> {
         let deadline = rt::now() + REQUEST_TIMEOUT;
-        if let Some(known) = lease_in(&node.believed_view()?, lease)?
+        if let Some(known) = node.lease_hint(lease)
             && let Some(renewed) = self.renew(known.grant).await?
         {
             return Ok(Some(renewed));
         }
         // It is not known here yet, or it has ended; and then its number may have been granted again.
         let view = node.read_barrier(Freshness::Linearizable, deadline).await?;
-        match lease_in(&view, lease)? {
+        match view.lease(lease)? {
             Some(known) => Ok(self.renew(known.grant).await?),
             None => Ok(None),
         }
@@ -68,10 +67,6 @@ impl Renewals {
         let stopped = || ProposeError::Stopped("the server is stopping".to_owned());
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
-}
-
-fn lease_in(view: &View, lease: LeaseId) -> Result<Option<Lease>, ReadError> {
-    view.lease(lease)
 }
 
 /// Collects renewals and proposes them, until the server stops.

@@ -274,14 +274,14 @@ fn refusable<T>(result: Result<T, ReadError>) -> Result<Result<T, Rejection>, St
 fn commit(sources: &Sources, state: &mut State, place: Place, made: Made) -> Result<(), StoreError> {
     let Made { changes, replaced, records } = made;
     for (key, value) in records {
-        let before = sources.record(None, &key, u64::MAX)?;
+        let before = match record_layout::is_lease(&key) {
+            true => sources.leases.change(&key, value.as_ref())?,
+            false => sources.record(None, &key, u64::MAX)?,
+        };
         if before == value {
             continue;
         }
         state.account_record(&key, before.as_ref(), value.as_ref());
-        if record_layout::is_lease(&key) {
-            sources.deadlines.change(&key, before.as_ref(), value.as_ref())?;
-        }
         sources.head.insert_record(key, place.index.0, value);
     }
     if !changes.is_empty() {

@@ -61,7 +61,7 @@ impl Store {
             head: Arc::default(),
             frozen: Some(Arc::clone(&sources.head)),
             base: Arc::clone(&sources.base),
-            deadlines: Arc::clone(&sources.deadlines),
+            leases: Arc::clone(&sources.leases),
         });
         Some((Arc::clone(&sources.head), Arc::clone(&sources.base), Arc::clone(&current.state)))
     }

@@ -11,7 +11,10 @@ impl Transaction<'_> {
     /// A lease that is in force.
     pub fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
         let key = record_layout::lease_key(id);
-        self.record(&key)?.map(|value| record_layout::decode_lease(&key, &value)).transpose()
+        match self.changed_record(&key) {
+            Some(record) => record.map(|value| record_layout::decode_lease(&key, value)).transpose(),
+            None => Ok(self.newest_lease(id)),
+        }
     }
 
     /// Carries out a command about leases that stands at `index`, at the time `now`.

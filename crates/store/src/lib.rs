@@ -14,7 +14,7 @@
 //!
 //! Reading order: `layout` (what lies in the file), `row` and `hash` (what a row is and how it is hashed), `state` (the
 //! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `transaction` and
-//! `apply` (commands), `records`, `leases`, `candidates`, `fences` and `sessions` (what writes may hang on), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
+//! `apply` (commands), `records`, `leases`, `lease_table`, `candidates`, `fences` and `sessions` (what writes may hang on), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
 //! divergence and decay show).
 
 mod apply;
@@ -24,7 +24,6 @@ mod base_cursor;
 mod candidates;
 mod checkpoint;
 mod compaction;
-mod deadlines;
 mod error;
 mod events;
 mod fences;
@@ -32,6 +31,7 @@ mod file;
 mod hash;
 mod head;
 mod layout;
+mod lease_table;
 mod leases;
 mod marks;
 mod meta;

@@ -82,6 +82,14 @@ pub(crate) fn lease_key(lease: LeaseId) -> Bytes {
     key(LEASE, &[&lease_number(lease)])
 }
 
+/// The number of the lease whose record has this key.
+pub(crate) fn number_of_lease(key: &[u8]) -> Result<LeaseId, StoreError> {
+    let mut fields = Fields { table: "leases", bytes: rest(key) };
+    let number = LeaseId(fields.i64()? ^ i64::MIN);
+    fields.end()?;
+    Ok(number)
+}
+
 /// Whether `key` is that of a lease.
 pub(crate) fn is_lease(key: &[u8]) -> bool {
     key.first() == Some(&LEASE)
@@ -97,10 +105,8 @@ pub(crate) fn encode_lease(lease: &Lease) -> Bytes {
 }
 
 pub(crate) fn decode_lease(key: &[u8], value: &[u8]) -> Result<Lease, StoreError> {
-    let mut number = Fields { table: "leases", bytes: rest(key) };
+    let lease = number_of_lease(key)?;
     let mut fields = Fields { table: "leases", bytes: value };
-    let lease = LeaseId(number.i64()? ^ i64::MIN);
-    number.end()?;
     let index = Index(fields.u64()?);
     let (ttl_seconds, deadline) = (fields.u64()?, LeaseTime(fields.u64()?));
     let keys = fields.u32()?;

@@ -14,11 +14,11 @@ use ringfence_disk::{Disk, Open};
 use ringfence_types::Revision;
 
 use crate::base::Base;
-use crate::deadlines::Deadlines;
 use crate::error::StoreError;
 use crate::file::{self, OpenFile};
 use crate::hash::{self, RowSum, StateHash};
 use crate::layout::{self, HISTORY, INDEX, STATE_FILE, UNFINISHED_SUFFIX};
+use crate::lease_table::LeaseTable;
 use crate::meta::{self, Housekeeping};
 use crate::record_layout::RECORDS;
 use crate::row::{Change, Row, Stamp};
@@ -104,9 +104,9 @@ impl Store {
         let fresh = self.fail(self.swap_in(name))?;
         let state = Arc::new(fresh.state.clone());
         let position = state.position.clone();
-        let deadlines = Arc::new(self.fail(file::guarded(|| Deadlines::of(&fresh)))?);
+        let leases = Arc::new(self.fail(file::guarded(|| LeaseTable::of(&fresh)))?);
         let base = Arc::new(fresh);
-        let sources = Arc::new(Sources { head: Arc::default(), frozen: None, base, deadlines });
+        let sources = Arc::new(Sources { head: Arc::default(), frozen: None, base, leases });
         let View { sources: replaced, state: _ } =
             std::mem::replace(&mut *self.current.write(), View { sources, state });
         let (head, base) = (Arc::clone(&replaced.head), Arc::clone(&replaced.base));

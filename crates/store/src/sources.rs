@@ -12,9 +12,9 @@ use ringfence_types::{KeyRange, RangeEnd, Revision};
 
 use crate::base::Base;
 use crate::base_cursor::BaseCursor;
-use crate::deadlines::Deadlines;
 use crate::error::StoreError;
 use crate::head::{Head, HeadCursor};
+use crate::lease_table::LeaseTable;
 use crate::row::{Change, Row};
 
 /// Where rows lie. Swapped as one by a checkpoint.
@@ -24,7 +24,7 @@ pub(crate) struct Sources {
     pub frozen: Option<Arc<Head>>,
     pub base: Arc<Base>,
     /// Stays while the others are swapped: it follows the newest state, not what lies where.
-    pub deadlines: Arc<Deadlines>,
+    pub leases: Arc<LeaseTable>,
 }
 
 /// The changes of the command that is being carried out: the youngest rows of all, and nobody else sees them.

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use ringfence_disk::Disk;
-use ringfence_types::{Grant, Index, LeaseTime, Outcome};
+use ringfence_types::{Grant, Index, Lease, LeaseId, LeaseTime, Outcome};
 
 use crate::apply::{self, Entry};
 use crate::base::Base;
-use crate::deadlines::Deadlines;
 use crate::error::StoreError;
 use crate::file;
 use crate::head::Head;
+use crate::lease_table::LeaseTable;
 use crate::marks::{HashMark, HashMarks};
 use crate::options::{Options, Stats};
 use crate::sources::Sources;
@@ -82,11 +82,11 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store, StoreError> {
         let file = file::open_state_file(disk.as_ref(), options.cache_bytes)?;
         let base = Base::new(Arc::new(file))?;
-        let deadlines = file::guarded(|| Deadlines::of(&base))?;
+        let leases = file::guarded(|| LeaseTable::of(&base))?;
         Ok(Store {
             disk,
             options,
-            current: RwLock::new(View::of_base_with(Arc::new(base), Arc::new(deadlines))),
+            current: RwLock::new(View::of_base_with(Arc::new(base), Arc::new(leases))),
             applying: Mutex::new(()),
             apply_entered: AtomicBool::new(false),
             maintenance: Mutex::default(),
@@ -177,13 +177,19 @@ impl Store {
     /// Leases whose deadlines are at or before `clock`, the earliest first, up to `count_max` of them.
     #[must_use]
     pub fn due_leases(&self, clock: LeaseTime, count_max: usize) -> Vec<Grant> {
-        self.current.read().sources.deadlines.due(clock, count_max)
+        self.current.read().sources.leases.due(clock, count_max)
+    }
+
+    /// A lease in the newest state, which may be ahead of every view: a hint that apply judges again.
+    #[must_use]
+    pub fn newest_lease(&self, lease: LeaseId) -> Option<Lease> {
+        self.current.read().sources.leases.lease(lease)
     }
 
     /// The number of leases in force.
     #[must_use]
     pub fn lease_count(&self) -> usize {
-        self.current.read().sources.deadlines.count()
+        self.current.read().sources.leases.count()
     }
 
     /// Memory of the head: what the next checkpoint will merge.
@@ -240,7 +246,7 @@ impl Store {
                 head: Arc::clone(&current.sources.head),
                 frozen: None,
                 base: Arc::new(fresh),
-                deadlines: Arc::clone(&current.sources.deadlines),
+                leases: Arc::clone(&current.sources.leases),
             };
             std::mem::replace(&mut current.sources, Arc::new(sources))
         };

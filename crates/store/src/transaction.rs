@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringfence_canary::Canary;
 use ringfence_types::{
-    Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, LeaseId, Operation, Put,
+    Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, Lease, LeaseId, Operation, Put,
     PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, Scope, Txn, TxnReply,
 };
 
@@ -75,6 +75,16 @@ impl<'a> Transaction<'a> {
     pub fn record(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
         // Every earlier entry counts, and so does what an earlier part of this one has made.
         self.sources.record(Some(&self.records), key, u64::MAX)
+    }
+
+    /// A record, as this command has made or removed it; none where it has not touched it.
+    pub fn changed_record(&self, key: &Bytes) -> Option<Option<&Bytes>> {
+        self.records.get(key).map(Option::as_ref)
+    }
+
+    /// A lease as it was before this command.
+    pub fn newest_lease(&self, lease: LeaseId) -> Option<Lease> {
+        self.sources.leases.lease(lease)
     }
 
     /// The records whose keys begin with `prefix`, as this command has left them.

@@ -9,10 +9,10 @@ use ringfence_types::{
 };
 
 use crate::base::Base;
-use crate::deadlines::Deadlines;
 use crate::error::ReadError;
 use crate::file::guarded;
 use crate::hash::{RowSum, StateHash};
+use crate::lease_table::LeaseTable;
 use crate::read::Reader;
 use crate::row::Row;
 use crate::sources::Sources;
@@ -53,10 +53,10 @@ impl View {
         View::of_base_with(base, Arc::default())
     }
 
-    /// The same, where more will be applied: `deadlines` are those of the file's leases.
-    pub(crate) fn of_base_with(base: Arc<Base>, deadlines: Arc<Deadlines>) -> View {
+    /// The same, where more will be applied: `leases` are those in the file.
+    pub(crate) fn of_base_with(base: Arc<Base>, leases: Arc<LeaseTable>) -> View {
         let state = Arc::new(base.state.clone());
-        View { sources: Arc::new(Sources { head: Arc::default(), frozen: None, base, deadlines }), state }
+        View { sources: Arc::new(Sources { head: Arc::default(), frozen: None, base, leases }), state }
     }
 
     /// The last entry of the log that the state holds.

@@ -22,6 +22,9 @@ use crate::rt;
 /// A peer that says nothing for this long while it owes an answer is dead, or the connection to it is.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Chunks that are sent before the first of them is answered.
+const CHUNKS_UNDER_WAY: u64 = 8;
+
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotHandle>;
 type Failed = StreamingError<TypeConfig>;
 
@@ -81,14 +84,20 @@ async fn transfer(
     };
     let offset = expect_offset(ask(&mut session, snapshot_request::Body::Begin(begin)).await?)?;
     tracing::info!("sending a snapshot of {} bytes to node {target}, from byte {offset} on", file.bytes);
+    let began = rt::now();
+    turn.note(offset);
     send_chunks(&mut session, &turn, file, offset).await?;
+    tracing::info!("node {target} has all of the snapshot after {:.1} s", rt::since(began).as_secs_f64());
     let end = wire::SnapshotEnd { vote: Some(codec::vote_to_wire(&vote)) };
     let ended = install(&mut session, snapshot_request::Body::End(end)).await;
     // The member may have installed it although its answer is lost.
     shelf.snapshot_ended.notify_one();
     match ended? {
         snapshot_reply::Body::Installed(vote) => {
-            tracing::info!("node {target} has installed the snapshot");
+            tracing::info!(
+                "node {target} has installed the snapshot, {:.1} s after it began to be sent",
+                rt::since(began).as_secs_f64()
+            );
             Ok(codec::vote_from_wire(&vote))
         }
         refusal @ snapshot_reply::Body::Error(_) => {
@@ -100,38 +109,58 @@ async fn transfer(
     }
 }
 
+/// Sends what the member does not have yet. Some chunks are under way at once, so that neither side waits for the other's disk;
+/// each is answered with where the next one goes.
 async fn send_chunks(
     session: &mut Session,
     turn: &Turn<'_>,
     file: &Arc<SnapshotFile>,
-    mut offset: u64,
+    from: u64,
 ) -> Result<(), Failed> {
-    while offset < file.bytes {
-        turn.note(offset);
-        let length = (file.bytes - offset).min(limits::SNAPSHOT_CHUNK_BYTES as u64) as usize;
-        turn.pay(length as u64).await;
-        let source = file.clone();
-        let read = move || {
-            let mut data = vec![0; length];
-            source.file.read_exact_at(&mut data, offset).map(|()| data)
-        };
-        let data =
-            rt::blocking(read).await.and_then(|read| read).map_err(|error| failed(&error.to_string()))?;
-        let crc = crc32c::crc32c(&data);
-        let chunk = wire::SnapshotChunk { offset, data: data.into(), crc };
-        offset = expect_offset(ask(session, snapshot_request::Body::Chunk(chunk)).await?)?;
+    let (mut sent, mut taken) = (from, from);
+    while taken < file.bytes {
+        if sent < file.bytes && sent - taken < CHUNKS_UNDER_WAY * limits::SNAPSHOT_CHUNK_BYTES as u64 {
+            let length = (file.bytes - sent).min(limits::SNAPSHOT_CHUNK_BYTES as u64);
+            turn.pay(length).await;
+            let chunk = read_chunk(file, sent, length as usize).await?;
+            tell(session, snapshot_request::Body::Chunk(chunk)).await?;
+            sent += length;
+        } else {
+            let next = expect_offset(answer(&mut session.reader, SILENCE).await?)?;
+            if next <= taken || next > sent {
+                return Err(failed(&format!("the peer wants byte {next}, of {taken} to {sent} under way")));
+            }
+            taken = next;
+            turn.note(taken);
+        }
     }
-    turn.note(offset);
     Ok(())
 }
 
+async fn read_chunk(
+    file: &Arc<SnapshotFile>,
+    offset: u64,
+    length: usize,
+) -> Result<wire::SnapshotChunk, Failed> {
+    let source = file.clone();
+    let read = move || {
+        let mut data = vec![0; length];
+        source.file.read_exact_at(&mut data, offset).map(|()| data)
+    };
+    let data = rt::blocking(read).await.and_then(|read| read).map_err(|error| failed(&error.to_string()))?;
+    let crc = crc32c::crc32c(&data);
+    Ok(wire::SnapshotChunk { offset, data: data.into(), crc })
+}
+
 async fn ask(session: &mut Session, body: snapshot_request::Body) -> Result<snapshot_reply::Body, Failed> {
-    let request = wire::SnapshotRequest { body: Some(body) };
-    let sent = rt::timeout(SILENCE, session.writer.send(&request))
-        .await
-        .ok_or_else(|| failed("the peer takes no bytes"))?;
-    sent.map_err(|error| failed(&error.to_string()))?;
+    tell(session, body).await?;
     answer(&mut session.reader, SILENCE).await
+}
+
+async fn tell(session: &mut Session, body: snapshot_request::Body) -> Result<(), Failed> {
+    let request = wire::SnapshotRequest { body: Some(body) };
+    let sent = rt::timeout(SILENCE, session.writer.send(&request)).await;
+    sent.ok_or_else(|| failed("the peer takes no bytes"))?.map_err(|error| failed(&error.to_string()))
 }
 
 /// Has the peer install what it has, however long that takes, as long as it says that it is at it. A peer that lost its

@@ -186,7 +186,10 @@ impl Shelf {
         let (id, name) = self.new_name(kind);
         let shelf = self.clone();
         let writing = move || -> Result<SnapshotFile, Failure> {
+            let began = rt::now();
             let written = shelf.write_verified(&name)?;
+            let seconds = rt::since(began).as_secs_f64();
+            tracing::info!("wrote the state into a file of {} bytes in {seconds:.1} s", written.bytes);
             let disk_failed = |error: io::Error| Failure::Disk(error.to_string());
             let file = shelf.disk.open(&name, Open::Existing).map_err(disk_failed)?;
             let bytes = file.len().map_err(disk_failed)?;
