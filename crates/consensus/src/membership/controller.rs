@@ -35,8 +35,8 @@ pub(crate) async fn run(node: Node) {
             continue;
         };
         let members = view.members();
-        local.peers.set_removed(removed(&members));
         let metrics = node.0.raft.metrics().borrow_watched().clone();
+        local.peers.set_removed(&left(&metrics, &members));
         if has_left(&metrics, &members, node.node_id()) {
             return local.quarantine.expel(&local.identity);
         }
@@ -56,6 +56,14 @@ pub(crate) async fn run(node: Node) {
 /// The members that have been removed.
 pub(crate) fn removed(members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
     members.values().filter(|member| !member.is_wanted()).map(|member| member.id).collect()
+}
+
+/// Those of them that have left the configuration too. The others have yet to be spoken with: a leader that is to leave hears
+/// from its successor what became of its last writes, and that it does not lead any more.
+fn left(metrics: &RaftMetrics<TypeConfig>, members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
+    let mut left = removed(members);
+    metrics.membership_config.membership().nodes().for_each(|(id, _)| drop(left.remove(&NodeId(*id))));
+    left
 }
 
 /// Whether this node knows that it has been removed and votes no more.

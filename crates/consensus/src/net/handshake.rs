@@ -89,7 +89,7 @@ impl HandshakeError {
 }
 
 /// Why a connection ends whose other side has started anew meanwhile.
-pub(super) const SUPERSEDED: &str = "a later start of the peer has been seen";
+pub(super) const SUPERSEDED: &str = "a later start of the peer has been seen, or it was removed";
 
 /// Waits until a connection that was lawful is so no more, and says why.
 pub(super) async fn disowned(witness: &Witness, quarantine: &Quarantine) -> &'static str {

@@ -45,11 +45,14 @@ pub(crate) struct PeerBook {
     told: Mutex<VecDeque<String>>,
 }
 
+/// How long connections with a member outlive its removal.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 struct Peers {
     by_id: BTreeMap<NodeId, Peer>,
-    /// Those that were members once, and are none for good.
-    removed: BTreeSet<NodeId>,
+    /// Those that were members once, and are none for good; since when this node knows.
+    removed: BTreeMap<NodeId, rt::Instant>,
     /// Counts handshakes, to tell the older stranger from the newer.
     handshakes: u64,
 }
@@ -114,9 +117,20 @@ impl PeerBook {
         peers.forget_strangers();
     }
 
-    /// Takes over from the replicated state who was removed.
-    pub(crate) fn set_removed(&self, removed: BTreeSet<NodeId>) {
-        self.peers.lock().removed = removed;
+    /// Takes over from the replicated state who was removed. New connections with those are refused from now on; those that
+    /// they have end a little later, so that calls under way are answered, and one that has not heard of its removal
+    /// learns of it as it connects anew.
+    pub(crate) fn set_removed(&self, removed: &BTreeSet<NodeId>) {
+        let mut peers = self.peers.lock();
+        peers.removed.retain(|id, _| removed.contains(id));
+        for id in removed {
+            let since = *peers.removed.entry(*id).or_insert_with(rt::now);
+            if rt::since(since) >= FAREWELL
+                && let Some(peer) = peers.by_id.get(id)
+            {
+                peer.witness.end();
+            }
+        }
     }
 
     /// The smallest leader lease that the given voters told; one that told nothing counts as the smallest allowed.
@@ -214,7 +228,7 @@ impl Process {
 impl Peers {
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         let (id, name) = (NodeId(hello.node_id), &hello.name);
-        if self.removed.contains(&id) {
+        if self.removed.contains_key(&id) {
             let reason = format!("node {id} ({name}) was removed from the cluster");
             return Err(Refusal { reason, removed: true, ..Refusal::default() });
         }
@@ -419,7 +433,7 @@ mod tests {
     async fn a_removed_member_is_told_so_and_is_no_impostor() {
         let book = book(&Arc::new(SimDisk::new(1)));
         admit(&book, &hello(1, 1)).await.expect("nothing is known of it");
-        book.set_removed(BTreeSet::from([NodeId(2)]));
+        book.set_removed(&BTreeSet::from([NodeId(2)]));
         let refusal = book.judge(&hello(1, 1)).expect_err("it is a member no more");
         assert!(refusal.removed && !refusal.impostor, "{refusal:?}");
         book.judge(&Hello { node_id: 3, ..hello(1, 1) }).expect("another node");

@@ -24,7 +24,7 @@ pub(super) struct Acknowledged {
 #[derive(Debug)]
 pub(crate) struct Witness {
     acknowledged: Mutex<Acknowledged>,
-    /// Whether a later process of the same peer has been admitted.
+    /// Whether a later process of the same peer has been admitted, or the peer was removed.
     superseded: watch::Sender<bool>,
 }
 
@@ -63,7 +63,12 @@ impl Witness {
         true
     }
 
-    /// Waits until a later process of the same peer has been admitted.
+    /// Ends all connections with this process: it is a member no more.
+    pub(super) fn end(&self) {
+        self.superseded.send_replace(true);
+    }
+
+    /// Waits until a later process of the same peer has been admitted, or the peer was removed.
     pub(super) async fn superseded(&self) {
         let mut superseded = self.superseded.subscribe();
         let waited = superseded.wait_for(|superseded| *superseded).await;

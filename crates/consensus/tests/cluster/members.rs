@@ -252,6 +252,43 @@ async fn no_removal_may_leave_too_few_healthy_voters() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_removed_hears_who_follows_it() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.leader(&[0, 1, 2]).await;
+    cluster.settle().await;
+    let fourth = cluster.join(|_| ()).await;
+    cluster.voters(1, &[0, 1, 2, fourth]).await;
+    let leaving = cluster.leader_by(fourth).await;
+    let through = (leaving + 1) % 4;
+    // Whoever follows knows of the removal long before its first message has arrived.
+    for other in (0..4).filter(|other| *other != leaving) {
+        cluster.fabric.slow.lock().insert((address(other), address(leaving)), Duration::from_millis(250));
+    }
+    let (node, own) = (cluster.nodes[leaving].clone(), cluster.id(leaving));
+    let heard = rt::spawn(async move {
+        let mut failed = std::pin::pin!(node.failed());
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut failed => return None,
+                () = rt::sleep(Duration::from_millis(5)) => {}
+            }
+            let leader = node.leader().filter(|leader| *leader != own);
+            if leader.is_some() {
+                return leader;
+            }
+        }
+    });
+    cluster.change(through, MemberChange::Remove { id: own }).await.expect("three healthy voters stay");
+    let heard = rt::timeout(Duration::from_secs(20), heard).await.expect("it hears, or it ends");
+    assert!(heard.expect("it does not panic").is_some(), "it ended without having heard who leads");
+    cluster.fabric.slow.lock().clear();
+    let failure = rt::timeout(Duration::from_secs(10), cluster.nodes[leaving].failed()).await;
+    let told = failure.expect("a removed node stops").to_string();
+    assert!(told.contains("was removed from the cluster"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_leader_finishes_what_the_last_one_began() {
     let mut cluster = Cluster::start(3).await;
     cluster.leader(&[0, 1, 2]).await;
