@@ -18,5 +18,6 @@ mod minority;
 mod new_history;
 mod power_cut;
 mod rot;
+mod sessions;
 mod space;
 mod stalled_disk;

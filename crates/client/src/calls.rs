@@ -102,10 +102,7 @@ impl Client {
     /// # Errors
     /// As [`Client::delete_range`].
     pub async fn delete(&self, range: KeyRange) -> Result<DeleteRangeResponse, Error> {
-        let range_end = range.etcd_range_end();
-        // etcd knows no empty key: the range of all keys starts at the smallest one.
-        let key = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start };
-        self.delete_range(DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() }).await
+        self.delete_range(deletion(range)).await
     }
 
     /// Compares, then does one of two lists of operations.
@@ -311,8 +308,16 @@ impl Client {
     }
 }
 
+/// The request to delete the keys of a range.
+pub(crate) fn deletion(range: KeyRange) -> DeleteRangeRequest {
+    let range_end = range.etcd_range_end();
+    // etcd knows no empty key: the range of all keys starts at the smallest one.
+    let key = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start };
+    DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() }
+}
+
 /// Whether a transaction can change nothing. One nested in another counts as a write, as on the server.
-fn is_read_only(request: &TxnRequest) -> bool {
+pub(crate) fn is_read_only(request: &TxnRequest) -> bool {
     use ringfence_proto::etcdserverpb::request_op::Request;
     request.success.iter().chain(&request.failure).all(|operation| match &operation.request {
         Some(Request::RequestRange(_)) | None => true,

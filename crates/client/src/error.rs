@@ -46,6 +46,18 @@ pub enum Error {
         /// The members that have it, by id.
         durable_at: Vec<u64>,
     },
+    /// The session has ended, by its time or by somebody's will: what is of it is refused from now on.
+    #[error("the session has ended{}", if *.perhaps_applied { ", and the write may have been applied before" } else { "" })]
+    SessionLost {
+        /// Whether an attempt of the write may have been applied before; else it surely was not.
+        perhaps_applied: bool,
+    },
+    /// The write of a session was applied, and its answer did not come and was too large to be kept.
+    #[error("the write was applied at revision {revision}, but its answer is lost")]
+    AnswerNotKept {
+        /// The store's revision after it.
+        revision: i64,
+    },
     /// No node could do it before the deadline. A write that ends so was surely not applied.
     #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
     Unavailable {
@@ -76,9 +88,11 @@ impl Error {
     pub fn is_definite(&self) -> bool {
         match self {
             Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => true,
+            Error::SessionLost { perhaps_applied } => !perhaps_applied,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }
             | Error::TooFewAcks { .. }
+            | Error::AnswerNotKept { .. }
             | Error::Protocol(_) => false,
         }
     }

@@ -1,26 +1,36 @@
-//! A server for tests: it answers puts, ranges and locks from a script, and counts what it was asked.
+//! A server for tests: it answers puts, ranges, locks and sessions from a script, and counts what it was asked.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
 use ringfence_proto::ERROR_DETAIL_KEY;
 use ringfence_proto::etcdserverpb::kv_server::{Kv, KvServer};
+use ringfence_proto::etcdserverpb::lease_server::{Lease, LeaseServer};
 use ringfence_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+    ResponseHeader, TxnRequest, TxnResponse,
 };
 use ringfence_proto::mvccpb::KeyValue;
-use ringfence_proto::ringfence_v1::ErrorDetail;
+use ringfence_proto::ringfence_v1::fencing_server::{Fencing, FencingServer};
+use ringfence_proto::ringfence_v1::resolve_response::Kind as Resolution;
+use ringfence_proto::ringfence_v1::{
+    ChangeGuardRequest, ChangeGuardResponse, Checked, ErrorDetail, InspectRequest, InspectResponse,
+    ListGuardsRequest, ListGuardsResponse, ResolveRequest, ResolveResponse, SessionStamp,
+};
 use ringfence_proto::v3lockpb::lock_server::{Lock, LockServer};
 use ringfence_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What the fake does with one request.
 #[derive(Debug, Clone)]
@@ -49,6 +59,15 @@ struct State {
     puts: Mutex<Vec<PutRequest>>,
     ranges: Mutex<Vec<RangeRequest>>,
     locks: Mutex<Vec<LockRequest>>,
+    resolves: Mutex<Vec<ResolveRequest>>,
+    /// What questions about writes are answered with, one after the other.
+    resolutions: Mutex<VecDeque<Result<Resolution, Status>>>,
+    /// How many keep-alives were asked for; the lease is in force while there are fewer than this.
+    keep_alives: AtomicU32,
+    keep_alives_max: AtomicU32,
+    revokes: AtomicU32,
+    /// Whether it knows sessions, as etcd does not.
+    knows_sessions: AtomicBool,
     keys: Vec<KeyValue>,
 }
 
@@ -65,10 +84,48 @@ impl FakeNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let service = KvServer::from_arc(Arc::new(Service(Arc::clone(&state))));
-        let locks = LockServer::new(Service(Arc::clone(&state)));
-        let server = tonic::transport::Server::builder().add_service(service).add_service(locks);
+        let other = || Service(Arc::clone(&state));
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .add_service(LockServer::new(other()))
+            .add_service(LeaseServer::new(other()))
+            .add_service(FencingServer::new(other()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         FakeNode { address, state }
+    }
+
+    /// A fake that knows sessions, and answers questions about their writes with these.
+    pub(crate) async fn start_with_sessions(
+        script: impl IntoIterator<Item = Answer>,
+        resolutions: impl IntoIterator<Item = Result<Resolution, Status>>,
+    ) -> FakeNode {
+        let node = FakeNode::start(script).await;
+        node.state.knows_sessions.store(true, Ordering::Relaxed);
+        node.state.keep_alives_max.store(u32::MAX, Ordering::Relaxed);
+        *node.state.resolutions.lock() = resolutions.into_iter().collect();
+        node
+    }
+
+    /// Ends the lease that every session is granted.
+    pub(crate) fn end_lease(&self) {
+        self.state.keep_alives_max.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keep_alives(&self) -> u32 {
+        self.state.keep_alives.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn revokes(&self) -> u32 {
+        self.state.revokes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn resolves(&self) -> Vec<ResolveRequest> {
+        self.state.resolves.lock().clone()
+    }
+
+    /// The places in sessions of the puts that came in.
+    pub(crate) fn stamps(&self) -> Vec<SessionStamp> {
+        self.state.puts.lock().iter().filter_map(|put| put.session).collect()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -135,9 +192,12 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        self.0.puts.lock().push(request.into_inner());
+        let request = request.into_inner();
+        let session = request.session.is_some() && self.0.knows_sessions.load(Ordering::Relaxed);
+        self.0.puts.lock().push(request);
         self.play().await?;
-        Ok(Response::new(PutResponse::default()))
+        let checked = session.then(|| Checked { session, ..Checked::default() });
+        Ok(Response::new(PutResponse { checked, ..PutResponse::default() }))
     }
 
     async fn delete_range(
@@ -157,6 +217,82 @@ impl Kv for Service {
         _request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         Err(Status::unimplemented("the fake compacts nothing"))
+    }
+}
+
+#[tonic::async_trait]
+impl Lease for Service {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let ttl = request.into_inner().ttl;
+        let grant = if self.0.knows_sessions.load(Ordering::Relaxed) { 5 } else { 0 };
+        Ok(Response::new(LeaseGrantResponse { id: 77, ttl, grant, ..LeaseGrantResponse::default() }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        _request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        self.0.revokes.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(LeaseRevokeResponse::default()))
+    }
+
+    type LeaseKeepAliveStream = tokio_stream::Once<Result<LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_keep_alive(
+        &self,
+        _request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let before = self.0.keep_alives.fetch_add(1, Ordering::Relaxed);
+        let ttl = i64::from(before < self.0.keep_alives_max.load(Ordering::Relaxed));
+        let answer = LeaseKeepAliveResponse { id: 77, ttl, ..LeaseKeepAliveResponse::default() };
+        Ok(Response::new(tokio_stream::once(Ok(answer))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        _request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        Err(Status::unimplemented("the fake tells no times"))
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        Err(Status::unimplemented("the fake lists no leases"))
+    }
+}
+
+#[tonic::async_trait]
+impl Fencing for Service {
+    async fn change_guard(
+        &self,
+        _request: Request<ChangeGuardRequest>,
+    ) -> Result<Response<ChangeGuardResponse>, Status> {
+        Err(Status::unimplemented("the fake has no guards"))
+    }
+
+    async fn list_guards(
+        &self,
+        _request: Request<ListGuardsRequest>,
+    ) -> Result<Response<ListGuardsResponse>, Status> {
+        Err(Status::unimplemented("the fake has no guards"))
+    }
+
+    async fn inspect(&self, _request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+        Err(Status::unimplemented("the fake has no holders"))
+    }
+
+    async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
+        self.0.resolves.lock().push(request.into_inner());
+        let next = self.0.resolutions.lock().pop_front();
+        match next {
+            Some(resolution) => Ok(Response::new(ResolveResponse { kind: Some(resolution?) })),
+            None => Err(Status::unimplemented("the script has no more resolutions")),
+        }
     }
 }
 

@@ -17,13 +17,13 @@
 //!
 //! - [`Error::Refused`] and [`Error::Unavailable`]: *every* attempt ended in a way that proves that it was not applied.
 //! - [`Error::Indefinite`]: it may have been applied. Such a write is never sent again by the client itself, since only
-//!   the caller knows whether doing it twice is harmless.
+//!   the caller knows whether doing it twice is harmless. Writes of a [`Session`] are sent again: the store does them once.
 //! - [`Error::Unchecked`]: it was applied, by a server that does not know the fences or the session that it carried.
 //! - [`Error::TooFewAcks`]: it was applied, and is not on the disks of as many voters as was asked for.
 //!
 //! Reads are retried until the deadline. Reading order: [`options`], [`error`], `verdict` (what an answer proves),
 //! `retry` (what follows from it), `nodes` (where to send), `checked` (whether fences were evaluated),
-//! then the calls themselves.
+//! then the calls themselves, and `session` with `sequences` (writes that happen once).
 
 mod backoff;
 mod calls;
@@ -36,10 +36,14 @@ mod nodes;
 pub mod options;
 mod retry;
 mod scan;
+mod sequences;
+mod session;
 mod verdict;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +53,7 @@ use std::time::Duration;
 pub use error::Error;
 pub use options::{Options, endpoint_authority};
 pub use scan::Scan;
+pub use session::Session;
 pub use verdict::may_be_sent_again;
 
 use nodes::Nodes;

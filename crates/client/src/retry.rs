@@ -2,7 +2,8 @@
 //!
 //! A call goes to the node that led last. When that fails in a way that permits another attempt, all other nodes are
 //! tried at once, one after the other; only when all have failed does it wait, longer each time. A write is sent again only
-//! while every attempt before proved that it was not applied, unless doing it twice is the same as doing it once.
+//! while every attempt before proved that it was not applied, unless doing it twice is the same as doing it once, or the store sees to
+//! it that it is done once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -26,10 +27,12 @@ pub(crate) enum Kind {
     /// It may change something, and doing it twice comes to the same as doing it once. It may wait for others, so each
     /// attempt is given all the time there is: giving one up early would lose its place.
     Repeatable,
+    /// It may change something, and the store does it once, however often it is sent: a write of a session.
+    Once,
 }
 
-/// The shortest time that an attempt of a read is given before another node is asked.
-const READ_ATTEMPT_MIN: Duration = Duration::from_secs(1);
+/// The shortest time that an attempt is given before another node is asked.
+const ATTEMPT_MIN: Duration = Duration::from_secs(1);
 
 /// One call under way.
 struct Call<'a> {
@@ -43,7 +46,7 @@ struct Call<'a> {
     backoff: Backoff,
     /// What the newest failed attempt said.
     last_message: String,
-    /// Whether an attempt of a repeatable call may have been applied.
+    /// Whether an attempt of a call that may be repeated may have been applied.
     perhaps_applied: bool,
 }
 
@@ -89,14 +92,14 @@ impl Client {
 
 impl Call<'_> {
     /// When the attempt that begins now must end. A write is given all the time there is, since giving it up early would
-    /// make its outcome unknown; a read that hangs on one node gets a chance on another.
+    /// make its outcome unknown; what may be sent again and hangs on one node gets a chance on another.
     fn attempt_deadline(&self) -> Instant {
         match self.kind {
             Kind::Write | Kind::Repeatable => self.deadline,
-            Kind::Read => {
+            Kind::Read | Kind::Once => {
                 let now = Instant::now();
                 let half = self.deadline.saturating_duration_since(now) / 2;
-                (now + half.max(READ_ATTEMPT_MIN)).min(self.deadline)
+                (now + half.max(ATTEMPT_MIN)).min(self.deadline)
             }
         }
     }
@@ -111,7 +114,7 @@ impl Call<'_> {
         }
         match (self.kind, verdict.applied) {
             (Kind::Write, Applied::Unknown) => return Err(Error::Indefinite { message }),
-            (Kind::Repeatable, Applied::Unknown) => self.perhaps_applied = true,
+            (Kind::Repeatable | Kind::Once, Applied::Unknown) => self.perhaps_applied = true,
             (Kind::Read, _) | (_, Applied::No) => {}
         }
         self.last_message = message;
@@ -137,8 +140,10 @@ impl Call<'_> {
     fn attempt_timed_out(&mut self, target: &Target) -> Result<(), Error> {
         self.client.nodes.avoid(target.index);
         let message = format!("{}: no answer within {:?}", target.authority, self.started.elapsed());
-        if matches!(self.kind, Kind::Write | Kind::Repeatable) {
-            return Err(Error::Indefinite { message });
+        match self.kind {
+            Kind::Write | Kind::Repeatable => return Err(Error::Indefinite { message }),
+            Kind::Once => self.perhaps_applied = true,
+            Kind::Read => {}
         }
         self.last_message = message;
         if Instant::now() < self.deadline { Ok(()) } else { Err(self.unavailable()) }
