@@ -2,6 +2,7 @@
 
 mod acks;
 mod bad_input;
+mod causal;
 mod detail;
 mod etcd_rust_client;
 mod etcdctl;

@@ -40,6 +40,7 @@ impl Client {
                 async move { Ok(self.kv(channel).put(request).await?.into_inner()) }
             })
             .await?;
+        let answer = self.note(answer);
         checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
@@ -55,16 +56,13 @@ impl Client {
         self.put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() }).await
     }
 
-    /// Reads a range of keys. All of the answer is held in memory; [`Client::scan`] reads piece by piece.
+    /// Reads a range of keys, as fresh as the request says, or else as [`Reads`](crate::Reads) does. All of the answer is held in
+    /// memory; [`Client::scan`] reads piece by piece.
     ///
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.call(Kind::Read, |channel| {
-            let request = request.clone();
-            async move { Ok(self.kv(channel).range(request).await?.into_inner()) }
-        })
-        .await
+        self.read(request).await
     }
 
     /// Reads one key; `None` where it does not exist.
@@ -94,6 +92,7 @@ impl Client {
                 async move { Ok(self.kv(channel).delete_range(request).await?.into_inner()) }
             })
             .await?;
+        let answer = self.note(answer);
         checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
@@ -118,6 +117,7 @@ impl Client {
                 async move { Ok(self.kv(channel).txn(request).await?.into_inner()) }
             })
             .await?;
+        let answer = self.note(answer);
         checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tonic::Code;
 
+use crate::CausalToken;
+
 /// Why a call failed, and what that proves.
 #[derive(Debug, Clone, Error)]
 pub enum Error {
@@ -45,6 +47,15 @@ pub enum Error {
         wanted: u32,
         /// The members that have it, by id.
         durable_at: Vec<u64>,
+    },
+    /// The causal token is of another cluster than the one that answers: its position means nothing there. Only reads that were
+    /// to be causal end so.
+    #[error("the causal token {token} is of another cluster than this one, which is {cluster_id:016x}")]
+    OtherCluster {
+        /// The token.
+        token: CausalToken,
+        /// The id of the cluster that answered.
+        cluster_id: u64,
     },
     /// The session has ended, by its time or by somebody's will: what is of it is refused from now on.
     #[error("the session has ended{}", if *.perhaps_applied { ", and the write may have been applied before" } else { "" })]
@@ -87,7 +98,10 @@ impl Error {
     #[must_use]
     pub fn is_definite(&self) -> bool {
         match self {
-            Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => true,
+            Error::Refused { .. }
+            | Error::Unavailable { .. }
+            | Error::BadEndpoint { .. }
+            | Error::OtherCluster { .. } => true,
             Error::SessionLost { perhaps_applied } => !perhaps_applied,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,12 +12,16 @@ use prost::Message as _;
 use ringfence_proto::ERROR_DETAIL_KEY;
 use ringfence_proto::etcdserverpb::kv_server::{Kv, KvServer};
 use ringfence_proto::etcdserverpb::lease_server::{Lease, LeaseServer};
+use ringfence_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use ringfence_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
-    ResponseHeader, TxnRequest, TxnResponse,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
+    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, DowngradeResponse,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    MoveLeaderRequest, MoveLeaderResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    RangeStreamResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    TxnRequest, TxnResponse,
 };
 use ringfence_proto::mvccpb::KeyValue;
 use ringfence_proto::ringfence_v1::fencing_server::{Fencing, FencingServer};
@@ -66,6 +71,12 @@ struct State {
     keep_alives: AtomicU32,
     keep_alives_max: AtomicU32,
     revokes: AtomicU32,
+    /// Its cluster, its member and the leader that it knows.
+    place: Mutex<(u64, u64, u64)>,
+    /// The revision of its state, and that of what was put last.
+    revision: AtomicI64,
+    put_revision: AtomicI64,
+    status_delay: Mutex<Duration>,
     /// Whether it knows sessions, as etcd does not.
     knows_sessions: AtomicBool,
     keys: Vec<KeyValue>,
@@ -81,6 +92,7 @@ impl FakeNode {
         let keys = (0..keys).map(|number| key_value(&format!("k{number:06}"))).collect();
         let state =
             Arc::new(State { script: Mutex::new(script.into_iter().collect()), keys, ..State::default() });
+        state.revision.store(42, Ordering::Relaxed);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let service = KvServer::from_arc(Arc::new(Service(Arc::clone(&state))));
@@ -89,7 +101,8 @@ impl FakeNode {
             .add_service(service)
             .add_service(LockServer::new(other()))
             .add_service(LeaseServer::new(other()))
-            .add_service(FencingServer::new(other()));
+            .add_service(FencingServer::new(other()))
+            .add_service(MaintenanceServer::new(other()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         FakeNode { address, state }
     }
@@ -104,6 +117,27 @@ impl FakeNode {
         node.state.keep_alives_max.store(u32::MAX, Ordering::Relaxed);
         *node.state.resolutions.lock() = resolutions.into_iter().collect();
         node
+    }
+
+    pub(crate) fn become_member(&self, cluster: u64, member: u64, leader: u64) {
+        *self.state.place.lock() = (cluster, member, leader);
+    }
+
+    pub(crate) fn set_revision(&self, revision: i64) {
+        self.state.revision.store(revision, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_put_revision(&self, revision: i64) {
+        self.state.put_revision.store(revision, Ordering::Relaxed);
+    }
+
+    pub(crate) fn delay_status(&self, delay: Duration) {
+        *self.state.status_delay.lock() = delay;
+    }
+
+    /// Goes on with these answers.
+    pub(crate) fn play(&self, script: impl IntoIterator<Item = Answer>) {
+        self.state.script.lock().extend(script);
     }
 
     /// Ends the lease that every session is granted.
@@ -153,6 +187,11 @@ fn key_value(key: &str) -> KeyValue {
 struct Service(Arc<State>);
 
 impl Service {
+    fn header(&self, revision: i64) -> ResponseHeader {
+        let (cluster_id, member_id, _) = *self.0.place.lock();
+        ResponseHeader { cluster_id, member_id, revision, ..ResponseHeader::default() }
+    }
+
     async fn play(&self) -> Result<(), Status> {
         let answer = self.0.script.lock().pop_front();
         match answer {
@@ -178,7 +217,7 @@ impl Kv for Service {
         };
         let more = !request.count_only && kvs.len() < count;
         let count = i64::try_from(count).expect("a fake holds few keys");
-        let header = Some(ResponseHeader { revision: 42, ..ResponseHeader::default() });
+        let header = Some(self.header(self.0.revision.load(Ordering::Relaxed)));
         Ok(Response::new(RangeResponse { header, kvs, more, count, age_ms: None }))
     }
 
@@ -197,7 +236,8 @@ impl Kv for Service {
         self.0.puts.lock().push(request);
         self.play().await?;
         let checked = session.then(|| Checked { session, ..Checked::default() });
-        Ok(Response::new(PutResponse { checked, ..PutResponse::default() }))
+        let header = Some(self.header(self.0.put_revision.load(Ordering::Relaxed)));
+        Ok(Response::new(PutResponse { header, checked, ..PutResponse::default() }))
     }
 
     async fn delete_range(
@@ -293,6 +333,59 @@ impl Fencing for Service {
             Some(resolution) => Ok(Response::new(ResolveResponse { kind: Some(resolution?) })),
             None => Err(Status::unimplemented("the script has no more resolutions")),
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for Service {
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let delay = *self.0.status_delay.lock();
+        tokio::time::sleep(delay).await;
+        let (_, _, leader) = *self.0.place.lock();
+        let header = Some(self.header(self.0.revision.load(Ordering::Relaxed)));
+        Ok(Response::new(StatusResponse { header, leader, ..StatusResponse::default() }))
+    }
+
+    async fn alarm(&self, _request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn hash_kv(&self, _request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn move_leader(
+        &self,
+        _request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn downgrade(
+        &self,
+        _request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    type SnapshotStream = tokio_stream::Empty<Result<SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
     }
 }
 

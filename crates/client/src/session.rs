@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use crate::calls::{deletion, is_read_only};
+use crate::reads::Positioned;
 use crate::retry::Kind;
 use crate::sequences::{Open, SPAN_MAX, Sequences};
 use crate::{Client, Error, checked};
@@ -220,7 +221,7 @@ impl Session {
     async fn once<R, T, S, F>(&self, mut request: R, send: S) -> Result<T, Error>
     where
         R: Extended + Clone,
-        T: Checks,
+        T: Checks + Positioned,
         S: Fn(KvClient<Channel>, R) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -258,7 +259,7 @@ impl Session {
         }
         match outcome {
             Ok(answer) => {
-                let has_ack = request.ack().is_some();
+                let (answer, has_ack) = (self.shared.client.note(answer), request.ack().is_some());
                 checked::verify(request.fences(), true, has_ack, answer)
             }
             Err(Error::Refused { reason, .. }) if reason == SESSION_ENDED => Err(self.lost(false)),
@@ -280,7 +281,10 @@ impl Session {
                 let message = format!("{message}; it was withdrawn, and will not be applied");
                 return Err(Error::Unavailable { message, attempts: 0, elapsed: Duration::ZERO });
             }
-            Ok(Some(Resolution::Applied(revision))) => Error::AnswerNotKept { revision },
+            Ok(Some(Resolution::Applied(revision))) => {
+                self.shared.client.note_revision(revision);
+                Error::AnswerNotKept { revision }
+            }
             Ok(Some(Resolution::Refused(reason))) => {
                 let message = format!("an earlier attempt was refused with the reason {reason}");
                 Error::Refused { code: Code::FailedPrecondition, reason, message }

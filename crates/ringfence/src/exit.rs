@@ -147,7 +147,7 @@ impl From<Error> for Failure {
                 .next("nothing is lost, and a majority has it; the others will have it when they have caught up: `ringfence status`"),
             Error::Unchecked { .. } => Failure::new(Exit::Unchecked, message)
                 .next("check that --endpoints names nodes of Ringfence, all of a version that knows fences"),
-            Error::SessionLost { perhaps_applied: false } => Failure::new(Exit::Refused, message),
+            Error::OtherCluster { .. } | Error::SessionLost { perhaps_applied: false } => Failure::new(Exit::Refused, message),
             Error::SessionLost { perhaps_applied: true } => Failure::new(Exit::Indefinite, message),
             Error::AnswerNotKept { .. } => Failure::new(Exit::General, message),
             Error::Unavailable { .. } => Failure::new(Exit::Unavailable, message)

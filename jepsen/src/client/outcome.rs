@@ -78,6 +78,7 @@ impl Failure {
             Error::Refused { .. }
             | Error::Unavailable { .. }
             | Error::BadEndpoint { .. }
+            | Error::OtherCluster { .. }
             | Error::SessionLost { perhaps_applied: false } => Applied::No,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }
