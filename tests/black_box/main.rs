@@ -17,6 +17,7 @@ mod locks;
 mod members;
 mod minority;
 mod new_history;
+mod postgresql;
 mod power_cut;
 mod rot;
 mod sessions;

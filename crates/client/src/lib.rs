@@ -32,6 +32,7 @@ mod backoff;
 mod calls;
 mod checked;
 pub mod error;
+pub mod fence;
 mod fencing;
 mod leases;
 mod locks;
