@@ -4,6 +4,7 @@ mod acks;
 mod bad_input;
 mod causal;
 mod detail;
+mod etcd_examples;
 mod etcd_rust_client;
 mod etcdctl;
 mod failover;
