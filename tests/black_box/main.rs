@@ -2,7 +2,9 @@
 
 mod acks;
 mod bad_input;
+mod causal;
 mod detail;
+mod etcd_examples;
 mod etcd_rust_client;
 mod etcdctl;
 mod failover;
@@ -16,7 +18,9 @@ mod locks;
 mod members;
 mod minority;
 mod new_history;
+mod postgresql;
 mod power_cut;
 mod rot;
+mod sessions;
 mod space;
 mod stalled_disk;

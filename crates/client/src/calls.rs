@@ -40,6 +40,7 @@ impl Client {
                 async move { Ok(self.kv(channel).put(request).await?.into_inner()) }
             })
             .await?;
+        let answer = self.note(answer);
         checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
@@ -55,16 +56,13 @@ impl Client {
         self.put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() }).await
     }
 
-    /// Reads a range of keys. All of the answer is held in memory; [`Client::scan`] reads piece by piece.
+    /// Reads a range of keys, as fresh as the request says, or else as [`Reads`](crate::Reads) does. All of the answer is held in
+    /// memory; [`Client::scan`] reads piece by piece.
     ///
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.call(Kind::Read, |channel| {
-            let request = request.clone();
-            async move { Ok(self.kv(channel).range(request).await?.into_inner()) }
-        })
-        .await
+        self.read(request).await
     }
 
     /// Reads one key; `None` where it does not exist.
@@ -94,6 +92,7 @@ impl Client {
                 async move { Ok(self.kv(channel).delete_range(request).await?.into_inner()) }
             })
             .await?;
+        let answer = self.note(answer);
         checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
@@ -102,10 +101,7 @@ impl Client {
     /// # Errors
     /// As [`Client::delete_range`].
     pub async fn delete(&self, range: KeyRange) -> Result<DeleteRangeResponse, Error> {
-        let range_end = range.etcd_range_end();
-        // etcd knows no empty key: the range of all keys starts at the smallest one.
-        let key = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start };
-        self.delete_range(DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() }).await
+        self.delete_range(deletion(range)).await
     }
 
     /// Compares, then does one of two lists of operations.
@@ -121,6 +117,7 @@ impl Client {
                 async move { Ok(self.kv(channel).txn(request).await?.into_inner()) }
             })
             .await?;
+        let answer = self.note(answer);
         checked::verify(&request.fences, request.session.is_some(), request.ack.is_some(), answer)
     }
 
@@ -311,8 +308,16 @@ impl Client {
     }
 }
 
+/// The request to delete the keys of a range.
+pub(crate) fn deletion(range: KeyRange) -> DeleteRangeRequest {
+    let range_end = range.etcd_range_end();
+    // etcd knows no empty key: the range of all keys starts at the smallest one.
+    let key = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start };
+    DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() }
+}
+
 /// Whether a transaction can change nothing. One nested in another counts as a write, as on the server.
-fn is_read_only(request: &TxnRequest) -> bool {
+pub(crate) fn is_read_only(request: &TxnRequest) -> bool {
     use ringfence_proto::etcdserverpb::request_op::Request;
     request.success.iter().chain(&request.failure).all(|operation| match &operation.request {
         Some(Request::RequestRange(_)) | None => true,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tonic::Code;
 
+use crate::CausalToken;
+
 /// Why a call failed, and what that proves.
 #[derive(Debug, Clone, Error)]
 pub enum Error {
@@ -46,6 +48,27 @@ pub enum Error {
         /// The members that have it, by id.
         durable_at: Vec<u64>,
     },
+    /// The causal token is of another cluster than the one that answers: its position means nothing there. Only reads that were
+    /// to be causal end so.
+    #[error("the causal token {token} is of another cluster than this one, which is {cluster_id:016x}")]
+    OtherCluster {
+        /// The token.
+        token: CausalToken,
+        /// The id of the cluster that answered.
+        cluster_id: u64,
+    },
+    /// The session has ended, by its time or by somebody's will: what is of it is refused from now on.
+    #[error("the session has ended{}", if *.perhaps_applied { ", and the write may have been applied before" } else { "" })]
+    SessionLost {
+        /// Whether an attempt of the write may have been applied before; else it surely was not.
+        perhaps_applied: bool,
+    },
+    /// The write of a session was applied, and its answer did not come and was too large to be kept.
+    #[error("the write was applied at revision {revision}, but its answer is lost")]
+    AnswerNotKept {
+        /// The store's revision after it.
+        revision: i64,
+    },
     /// No node could do it before the deadline. A write that ends so was surely not applied.
     #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
     Unavailable {
@@ -75,10 +98,15 @@ impl Error {
     #[must_use]
     pub fn is_definite(&self) -> bool {
         match self {
-            Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => true,
+            Error::Refused { .. }
+            | Error::Unavailable { .. }
+            | Error::BadEndpoint { .. }
+            | Error::OtherCluster { .. } => true,
+            Error::SessionLost { perhaps_applied } => !perhaps_applied,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }
             | Error::TooFewAcks { .. }
+            | Error::AnswerNotKept { .. }
             | Error::Protocol(_) => false,
         }
     }

@@ -1,26 +1,41 @@
-//! A server for tests: it answers puts, ranges and locks from a script, and counts what it was asked.
+//! A server for tests: it answers puts, ranges, locks and sessions from a script, and counts what it was asked.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
 use ringfence_proto::ERROR_DETAIL_KEY;
 use ringfence_proto::etcdserverpb::kv_server::{Kv, KvServer};
+use ringfence_proto::etcdserverpb::lease_server::{Lease, LeaseServer};
+use ringfence_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use ringfence_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest, TxnResponse,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
+    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, DowngradeResponse,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    MoveLeaderRequest, MoveLeaderResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    RangeStreamResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    TxnRequest, TxnResponse,
 };
 use ringfence_proto::mvccpb::KeyValue;
-use ringfence_proto::ringfence_v1::ErrorDetail;
+use ringfence_proto::ringfence_v1::fencing_server::{Fencing, FencingServer};
+use ringfence_proto::ringfence_v1::resolve_response::Kind as Resolution;
+use ringfence_proto::ringfence_v1::{
+    ChangeGuardRequest, ChangeGuardResponse, Checked, ErrorDetail, InspectRequest, InspectResponse,
+    ListGuardsRequest, ListGuardsResponse, ResolveRequest, ResolveResponse, SessionStamp,
+};
 use ringfence_proto::v3lockpb::lock_server::{Lock, LockServer};
 use ringfence_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What the fake does with one request.
 #[derive(Debug, Clone)]
@@ -49,6 +64,21 @@ struct State {
     puts: Mutex<Vec<PutRequest>>,
     ranges: Mutex<Vec<RangeRequest>>,
     locks: Mutex<Vec<LockRequest>>,
+    resolves: Mutex<Vec<ResolveRequest>>,
+    /// What questions about writes are answered with, one after the other.
+    resolutions: Mutex<VecDeque<Result<Resolution, Status>>>,
+    /// How many keep-alives were asked for; the lease is in force while there are fewer than this.
+    keep_alives: AtomicU32,
+    keep_alives_max: AtomicU32,
+    revokes: AtomicU32,
+    /// Its cluster, its member and the leader that it knows.
+    place: Mutex<(u64, u64, u64)>,
+    /// The revision of its state, and that of what was put last.
+    revision: AtomicI64,
+    put_revision: AtomicI64,
+    status_delay: Mutex<Duration>,
+    /// Whether it knows sessions, as etcd does not.
+    knows_sessions: AtomicBool,
     keys: Vec<KeyValue>,
 }
 
@@ -62,13 +92,74 @@ impl FakeNode {
         let keys = (0..keys).map(|number| key_value(&format!("k{number:06}"))).collect();
         let state =
             Arc::new(State { script: Mutex::new(script.into_iter().collect()), keys, ..State::default() });
+        state.revision.store(42, Ordering::Relaxed);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let service = KvServer::from_arc(Arc::new(Service(Arc::clone(&state))));
-        let locks = LockServer::new(Service(Arc::clone(&state)));
-        let server = tonic::transport::Server::builder().add_service(service).add_service(locks);
+        let other = || Service(Arc::clone(&state));
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .add_service(LockServer::new(other()))
+            .add_service(LeaseServer::new(other()))
+            .add_service(FencingServer::new(other()))
+            .add_service(MaintenanceServer::new(other()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         FakeNode { address, state }
+    }
+
+    /// A fake that knows sessions, and answers questions about their writes with these.
+    pub(crate) async fn start_with_sessions(
+        script: impl IntoIterator<Item = Answer>,
+        resolutions: impl IntoIterator<Item = Result<Resolution, Status>>,
+    ) -> FakeNode {
+        let node = FakeNode::start(script).await;
+        node.state.knows_sessions.store(true, Ordering::Relaxed);
+        node.state.keep_alives_max.store(u32::MAX, Ordering::Relaxed);
+        *node.state.resolutions.lock() = resolutions.into_iter().collect();
+        node
+    }
+
+    pub(crate) fn become_member(&self, cluster: u64, member: u64, leader: u64) {
+        *self.state.place.lock() = (cluster, member, leader);
+    }
+
+    pub(crate) fn set_revision(&self, revision: i64) {
+        self.state.revision.store(revision, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_put_revision(&self, revision: i64) {
+        self.state.put_revision.store(revision, Ordering::Relaxed);
+    }
+
+    pub(crate) fn delay_status(&self, delay: Duration) {
+        *self.state.status_delay.lock() = delay;
+    }
+
+    /// Goes on with these answers.
+    pub(crate) fn play(&self, script: impl IntoIterator<Item = Answer>) {
+        self.state.script.lock().extend(script);
+    }
+
+    /// Ends the lease that every session is granted.
+    pub(crate) fn end_lease(&self) {
+        self.state.keep_alives_max.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keep_alives(&self) -> u32 {
+        self.state.keep_alives.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn revokes(&self) -> u32 {
+        self.state.revokes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn resolves(&self) -> Vec<ResolveRequest> {
+        self.state.resolves.lock().clone()
+    }
+
+    /// The places in sessions of the puts that came in.
+    pub(crate) fn stamps(&self) -> Vec<SessionStamp> {
+        self.state.puts.lock().iter().filter_map(|put| put.session).collect()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -96,6 +187,11 @@ fn key_value(key: &str) -> KeyValue {
 struct Service(Arc<State>);
 
 impl Service {
+    fn header(&self, revision: i64) -> ResponseHeader {
+        let (cluster_id, member_id, _) = *self.0.place.lock();
+        ResponseHeader { cluster_id, member_id, revision, ..ResponseHeader::default() }
+    }
+
     async fn play(&self) -> Result<(), Status> {
         let answer = self.0.script.lock().pop_front();
         match answer {
@@ -121,7 +217,7 @@ impl Kv for Service {
         };
         let more = !request.count_only && kvs.len() < count;
         let count = i64::try_from(count).expect("a fake holds few keys");
-        let header = Some(ResponseHeader { revision: 42, ..ResponseHeader::default() });
+        let header = Some(self.header(self.0.revision.load(Ordering::Relaxed)));
         Ok(Response::new(RangeResponse { header, kvs, more, count, age_ms: None }))
     }
 
@@ -135,9 +231,13 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        self.0.puts.lock().push(request.into_inner());
+        let request = request.into_inner();
+        let session = request.session.is_some() && self.0.knows_sessions.load(Ordering::Relaxed);
+        self.0.puts.lock().push(request);
         self.play().await?;
-        Ok(Response::new(PutResponse::default()))
+        let checked = session.then(|| Checked { session, ..Checked::default() });
+        let header = Some(self.header(self.0.put_revision.load(Ordering::Relaxed)));
+        Ok(Response::new(PutResponse { header, checked, ..PutResponse::default() }))
     }
 
     async fn delete_range(
@@ -157,6 +257,135 @@ impl Kv for Service {
         _request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         Err(Status::unimplemented("the fake compacts nothing"))
+    }
+}
+
+#[tonic::async_trait]
+impl Lease for Service {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let ttl = request.into_inner().ttl;
+        let grant = if self.0.knows_sessions.load(Ordering::Relaxed) { 5 } else { 0 };
+        Ok(Response::new(LeaseGrantResponse { id: 77, ttl, grant, ..LeaseGrantResponse::default() }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        _request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        self.0.revokes.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(LeaseRevokeResponse::default()))
+    }
+
+    type LeaseKeepAliveStream = tokio_stream::Once<Result<LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_keep_alive(
+        &self,
+        _request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let before = self.0.keep_alives.fetch_add(1, Ordering::Relaxed);
+        let ttl = i64::from(before < self.0.keep_alives_max.load(Ordering::Relaxed));
+        let answer = LeaseKeepAliveResponse { id: 77, ttl, ..LeaseKeepAliveResponse::default() };
+        Ok(Response::new(tokio_stream::once(Ok(answer))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        _request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        Err(Status::unimplemented("the fake tells no times"))
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        Err(Status::unimplemented("the fake lists no leases"))
+    }
+}
+
+#[tonic::async_trait]
+impl Fencing for Service {
+    async fn change_guard(
+        &self,
+        _request: Request<ChangeGuardRequest>,
+    ) -> Result<Response<ChangeGuardResponse>, Status> {
+        Err(Status::unimplemented("the fake has no guards"))
+    }
+
+    async fn list_guards(
+        &self,
+        _request: Request<ListGuardsRequest>,
+    ) -> Result<Response<ListGuardsResponse>, Status> {
+        Err(Status::unimplemented("the fake has no guards"))
+    }
+
+    async fn inspect(&self, _request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+        Err(Status::unimplemented("the fake has no holders"))
+    }
+
+    async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
+        self.0.resolves.lock().push(request.into_inner());
+        let next = self.0.resolutions.lock().pop_front();
+        match next {
+            Some(resolution) => Ok(Response::new(ResolveResponse { kind: Some(resolution?) })),
+            None => Err(Status::unimplemented("the script has no more resolutions")),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for Service {
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let delay = *self.0.status_delay.lock();
+        tokio::time::sleep(delay).await;
+        let (_, _, leader) = *self.0.place.lock();
+        let header = Some(self.header(self.0.revision.load(Ordering::Relaxed)));
+        Ok(Response::new(StatusResponse { header, leader, ..StatusResponse::default() }))
+    }
+
+    async fn alarm(&self, _request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn hash_kv(&self, _request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn move_leader(
+        &self,
+        _request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    async fn downgrade(
+        &self,
+        _request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
+    }
+
+    type SnapshotStream = tokio_stream::Empty<Result<SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Status::unimplemented("the fake tells its status alone"))
     }
 }
 

@@ -19,11 +19,13 @@ impl Client {
     /// See [`Error`]; [`Error::Indefinite`] where the lease may have been granted. One whose number nobody knows ends by itself
     /// after its time.
     pub async fn lease_grant(&self, ttl_seconds: i64, id: i64) -> Result<LeaseGrantResponse, Error> {
-        self.call(Kind::Write, |channel| async move {
-            let request = LeaseGrantRequest { ttl: ttl_seconds, id };
-            Ok(LeaseClient::new(channel).lease_grant(request).await?.into_inner())
-        })
-        .await
+        let answer = self
+            .call(Kind::Write, |channel| async move {
+                let request = LeaseGrantRequest { ttl: ttl_seconds, id };
+                Ok(LeaseClient::new(channel).lease_grant(request).await?.into_inner())
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Ends a lease, with all keys that hang on it.
@@ -31,10 +33,12 @@ impl Client {
     /// # Errors
     /// See [`Error`]; [`Error::Refused`] where there is no such lease, [`Error::Indefinite`] where it may have been ended.
     pub async fn lease_revoke(&self, id: i64) -> Result<LeaseRevokeResponse, Error> {
-        self.call(Kind::Write, |channel| async move {
-            Ok(LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id }).await?.into_inner())
-        })
-        .await
+        let answer = self
+            .call(Kind::Write, |channel| async move {
+                Ok(LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id }).await?.into_inner())
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Lets a lease begin anew, once. The answer's TTL is 0 where it has ended. Whoever counts on the lease counts its time from

@@ -17,29 +17,42 @@
 //!
 //! - [`Error::Refused`] and [`Error::Unavailable`]: *every* attempt ended in a way that proves that it was not applied.
 //! - [`Error::Indefinite`]: it may have been applied. Such a write is never sent again by the client itself, since only
-//!   the caller knows whether doing it twice is harmless.
+//!   the caller knows whether doing it twice is harmless. Writes of a [`Session`] are sent again: the store does them once.
 //! - [`Error::Unchecked`]: it was applied, by a server that does not know the fences or the session that it carried.
 //! - [`Error::TooFewAcks`]: it was applied, and is not on the disks of as many voters as was asked for.
 //!
-//! Reads are retried until the deadline. Reading order: [`options`], [`error`], `verdict` (what an answer proves),
-//! `retry` (what follows from it), `nodes` (where to send), `checked` (whether fences were evaluated),
-//! then the calls themselves.
+//! Reads are retried until the deadline. They see every acknowledged write, unless [`Reads`] says that less is enough: then any member
+//! can answer, and with a [`CausalToken`] a program still reads its own writes and never goes back in time.
+//!
+//! Reading order: [`options`], [`error`], `verdict` (what an answer proves), `retry` (what follows from it), `nodes` (where to
+//! send), `reads`, `token` and `routing` (what reads want, and who answers them), `checked` (whether fences were evaluated), then the
+//! calls themselves, and `session` with `sequences` (writes that happen once).
 
 mod backoff;
 mod calls;
 mod checked;
 pub mod error;
+pub mod fence;
 mod fencing;
 mod leases;
 mod locks;
 mod nodes;
 pub mod options;
+mod reads;
 mod retry;
+mod routing;
 mod scan;
+mod sequences;
+mod session;
+mod token;
 mod verdict;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod read_tests;
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;
 
@@ -48,15 +61,24 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use options::{Options, endpoint_authority};
+pub use reads::Reads;
+pub use routing::ReadFrom;
 pub use scan::Scan;
+pub use session::Session;
+pub use token::{CausalToken, MalformedToken};
 pub use verdict::may_be_sent_again;
 
 use nodes::Nodes;
+use reads::Causality;
+use routing::Survey;
 
 /// A handle to a cluster: cheap to clone, to be shared by everything in a process that talks to the same cluster.
 #[derive(Debug, Clone)]
 pub struct Client {
     nodes: Arc<Nodes>,
+    survey: Arc<Survey>,
+    causality: Arc<Causality>,
+    reads: Reads,
     timeout: Duration,
 }
 
@@ -73,14 +95,15 @@ impl Client {
         E: IntoIterator,
         E::Item: AsRef<str>,
     {
-        let timeout = options.timeout;
-        Ok(Client { nodes: Arc::new(Nodes::new(endpoints, options)?), timeout })
+        let (timeout, reads) = (options.timeout, options.reads);
+        let nodes = Arc::new(Nodes::new(endpoints, options)?);
+        Ok(Client { nodes, survey: Arc::default(), causality: Arc::default(), reads, timeout })
     }
 
     /// The same client with another time limit for each call.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Client {
-        Client { nodes: Arc::clone(&self.nodes), timeout }
+        Client { timeout, ..self.clone() }
     }
 
     /// Every endpoint known: those given, and those learned from hints to the leader.

@@ -29,11 +29,13 @@ impl Client {
     /// session may hold the lock, or come to, until its lease ends.
     pub async fn lock(&self, name: impl Into<Bytes>, lease: i64) -> Result<LockResponse, Error> {
         let request = LockRequest { name: name.into(), lease };
-        self.call(kind_of_bid(lease), |channel| {
-            let request = request.clone();
-            async move { Ok(LockClient::new(channel).lock(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(kind_of_bid(lease), |channel| {
+                let request = request.clone();
+                async move { Ok(LockClient::new(channel).lock(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Gives a lock back: deletes its key if it is the one of `token`. What has gone already is given back.
@@ -44,11 +46,13 @@ impl Client {
     pub async fn unlock(&self, key: impl Into<Bytes>, token: i64) -> Result<UnlockResponse, Error> {
         let request = UnlockRequest { key: key.into(), token };
         let kind = if token == 0 { Kind::Write } else { Kind::Repeatable };
-        self.call(kind, |channel| {
-            let request = request.clone();
-            async move { Ok(LockClient::new(channel).unlock(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(kind, |channel| {
+                let request = request.clone();
+                async move { Ok(LockClient::new(channel).unlock(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Waits until the session of `lease` leads an election, and says `value` then and while it waits. As [`Client::lock`].
@@ -62,11 +66,13 @@ impl Client {
         value: impl Into<Bytes>,
     ) -> Result<CampaignResponse, Error> {
         let request = CampaignRequest { name: name.into(), lease, value: value.into() };
-        self.call(kind_of_bid(lease), |channel| {
-            let request = request.clone();
-            async move { Ok(ElectionClient::new(channel).campaign(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(kind_of_bid(lease), |channel| {
+                let request = request.clone();
+                async move { Ok(ElectionClient::new(channel).campaign(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Says another value as a leader.
@@ -80,11 +86,13 @@ impl Client {
         value: impl Into<Bytes>,
     ) -> Result<ProclaimResponse, Error> {
         let request = ProclaimRequest { leader: Some(leader), value: value.into() };
-        self.call(Kind::Write, |channel| {
-            let request = request.clone();
-            async move { Ok(ElectionClient::new(channel).proclaim(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(Kind::Write, |channel| {
+                let request = request.clone();
+                async move { Ok(ElectionClient::new(channel).proclaim(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Who leads an election, and what it says.
@@ -93,11 +101,13 @@ impl Client {
     /// [`Error::Refused`] where nobody does; never [`Error::Indefinite`].
     pub async fn leader(&self, name: impl Into<Bytes>) -> Result<LeaderResponse, Error> {
         let request = LeaderRequest { name: name.into() };
-        self.call(Kind::Read, |channel| {
-            let request = request.clone();
-            async move { Ok(ElectionClient::new(channel).leader(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(Kind::Read, |channel| {
+                let request = request.clone();
+                async move { Ok(ElectionClient::new(channel).leader(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// Tells who leads an election, then each change: not every one, but always the newest, and never an older one after a
@@ -120,10 +130,12 @@ impl Client {
     /// See [`Error`]; [`Error::Indefinite`] where it may have been given up.
     pub async fn resign(&self, leader: LeaderKey) -> Result<ResignResponse, Error> {
         let request = ResignRequest { leader: Some(leader) };
-        self.call(Kind::Repeatable, |channel| {
-            let request = request.clone();
-            async move { Ok(ElectionClient::new(channel).resign(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(Kind::Repeatable, |channel| {
+                let request = request.clone();
+                async move { Ok(ElectionClient::new(channel).resign(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 }

@@ -84,6 +84,17 @@ impl Nodes {
         Some(list[index].target(index))
     }
 
+    /// All nodes known.
+    pub(crate) fn all(&self) -> Vec<Target> {
+        let list = self.list.read();
+        list.iter().enumerate().map(|(index, node)| node.target(index)).collect()
+    }
+
+    /// The node with this index, which was known before.
+    pub(crate) fn target(&self, index: usize) -> Target {
+        self.list.read()[index].target(index)
+    }
+
     /// The node with this endpoint, which must be known.
     pub(crate) fn at(&self, endpoint: &str) -> Result<Target, Error> {
         let authority = endpoint_authority(endpoint)?;

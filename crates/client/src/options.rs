@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Error, Reads};
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Options {
     pub backoff_max: Duration,
     /// Largest answer accepted.
     pub response_bytes_max: usize,
+    /// How reads are made, where a request does not say it.
+    pub reads: Reads,
 }
 
 impl Default for Options {
@@ -30,6 +32,7 @@ impl Default for Options {
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_millis(250),
             response_bytes_max: 1 << 30,
+            reads: Reads::default(),
         }
     }
 }

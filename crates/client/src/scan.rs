@@ -7,6 +7,7 @@ use ringfence_proto::mvccpb::KeyValue;
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 
+use crate::reads::fresh;
 use crate::retry::Kind;
 use crate::{Client, Error};
 
@@ -98,10 +99,11 @@ impl Scan {
     }
 
     async fn open(&self) -> Result<Way, Error> {
+        let wish = self.client.wish(&self.rest);
         let opened = self
             .client
-            .call(Kind::Read, |channel| {
-                let request = self.rest.clone();
+            .call_by(self.client.way(wish), Kind::Read, |channel| {
+                let request = fresh(self.rest.clone(), wish);
                 async move { Ok(self.client.kv(channel).range_stream(request).await?.into_inner()) }
             })
             .await;

@@ -222,7 +222,8 @@ fn number(text: &str, radix: u32) -> Option<u64> {
 }
 
 /// The bytes of a percent-encoded text; none where an escape is cut off or what must be escaped is not.
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -147,6 +147,9 @@ impl From<Error> for Failure {
                 .next("nothing is lost, and a majority has it; the others will have it when they have caught up: `ringfence status`"),
             Error::Unchecked { .. } => Failure::new(Exit::Unchecked, message)
                 .next("check that --endpoints names nodes of Ringfence, all of a version that knows fences"),
+            Error::OtherCluster { .. } | Error::SessionLost { perhaps_applied: false } => Failure::new(Exit::Refused, message),
+            Error::SessionLost { perhaps_applied: true } => Failure::new(Exit::Indefinite, message),
+            Error::AnswerNotKept { .. } => Failure::new(Exit::General, message),
             Error::Unavailable { .. } => Failure::new(Exit::Unavailable, message)
                 .next("check --endpoints and `ringfence status`; a majority of the nodes must run and reach each other"),
             Error::BadEndpoint { .. } => Failure::new(Exit::Usage, message),

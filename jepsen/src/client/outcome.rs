@@ -75,8 +75,16 @@ impl Failure {
     pub fn of_ringfence_client(error: &ringfence_client::Error) -> Failure {
         use ringfence_client::Error;
         let applied = match error {
-            Error::Refused { .. } | Error::Unavailable { .. } | Error::BadEndpoint { .. } => Applied::No,
-            Error::Indefinite { .. } | Error::Unchecked { .. } | Error::Protocol(_) => Applied::Unknown,
+            Error::Refused { .. }
+            | Error::Unavailable { .. }
+            | Error::BadEndpoint { .. }
+            | Error::OtherCluster { .. }
+            | Error::SessionLost { perhaps_applied: false } => Applied::No,
+            Error::Indefinite { .. }
+            | Error::Unchecked { .. }
+            | Error::SessionLost { perhaps_applied: true }
+            | Error::AnswerNotKept { .. }
+            | Error::Protocol(_) => Applied::Unknown,
         };
         Failure::new(applied, error.to_string())
     }
