@@ -14,7 +14,9 @@ use ringfence_consensus::rt::simulated::{self as executor, Finished, Host, Journ
 use crate::clients::Clients;
 use crate::invariants::Invariants;
 use crate::nemesis::Nemesis;
-use crate::schedule::{self, Profile, Step};
+use crate::rights::witness::{Seen, Witness};
+use crate::rights::{Cast, Rights};
+use crate::schedule::{self, Fault, Profile, Step};
 use crate::world::{Life, NetworkCounts, Shape, Stop, World};
 
 /// A cluster that does not form in this time never will.
@@ -23,6 +25,8 @@ const FORMING: Duration = Duration::from_secs(30);
 const HEALING: Duration = Duration::from_secs(30);
 /// Pause between two looks at a state that is waited for.
 const LOOK: Duration = Duration::from_millis(20);
+/// What a lease may be late by for each change of leader that was not planned: what the log did not hold of the lease clock.
+const LATE_PER_CHANGE: u64 = 1_000_000_000;
 /// Configurations that the checker may try for one key.
 const CHECK_STEPS: u64 = 2_000_000;
 
@@ -37,6 +41,8 @@ pub struct Plan {
     pub clients: usize,
     /// Mean pause of a client between two operations.
     pub pause: Duration,
+    /// Clients of leases and locks. While there are leases, no cluster comes to rest.
+    pub cast: Cast,
     /// What goes wrong.
     pub steps: Vec<Step>,
     /// How long faults and clients go on.
@@ -56,6 +62,8 @@ impl Plan {
             shape,
             clients: 4 + (seed % 5) as usize * 2,
             pause: Duration::from_millis(15 + seed % 7 * 10),
+            // The others come to rest without new entries.
+            cast: if seed % 5 < 3 { Cast::ALL } else { Cast::default() },
             steps: schedule::draw(seed, shape, profile, length),
             length,
             canaries: Vec::new(),
@@ -91,6 +99,8 @@ pub struct Report {
     pub looks: u64,
     /// Snapshots that took the place of a node's log.
     pub snapshots: u64,
+    /// What was seen of leases and locks.
+    pub rights: Seen,
     /// Processes that ended by themselves, as they had to.
     pub lawful_deaths: usize,
     /// What the network did.
@@ -115,6 +125,7 @@ struct Outcome {
     effects: u64,
     looks: u64,
     snapshots: u64,
+    rights: Seen,
     lawful_deaths: usize,
     network: NetworkCounts,
     findings: Vec<Finding>,
@@ -144,6 +155,7 @@ fn report(plan: &Plan, finished: Finished<Outcome>) -> Report {
         steps: (plan.steps.len(), outcome.effects),
         looks: outcome.looks,
         snapshots: outcome.snapshots,
+        rights: outcome.rights,
         lawful_deaths: outcome.lawful_deaths,
         network: outcome.network,
         findings,
@@ -159,11 +171,19 @@ fn finding(check: &str, facts: String) -> Finding {
 struct Stage {
     world: Arc<World>,
     invariants: Arc<Mutex<Invariants>>,
+    witness: Arc<Mutex<Witness>>,
 }
 
 impl Stage {
     fn new(plan: &Plan) -> Stage {
-        Stage { world: Arc::new(World::new(plan.shape, plan.seed)), invariants: Arc::default() }
+        let is_planned = |step: &Step| matches!(step.fault, Fault::Transfer(_));
+        // A planned change loses nothing.
+        let late_per_change = if plan.steps.iter().all(is_planned) { 0 } else { LATE_PER_CHANGE };
+        Stage {
+            world: Arc::new(World::new(plan.shape, plan.seed)),
+            invariants: Arc::default(),
+            witness: Arc::new(Mutex::new(Witness::new(late_per_change))),
+        }
     }
 
     async fn play(self, plan: Plan) -> Outcome {
@@ -173,16 +193,22 @@ impl Stage {
         }
         let mut findings = Vec::new();
         let clients = Clients::new(self.world.clone(), plan.pause);
+        let rights = Rights::new(self.world.clone(), self.witness.clone());
         let nemesis = Nemesis::new(self.world.clone());
         if self.wait(FORMING, Stage::has_formed).await {
             let supervisor = executor::spawn_on(Host::WORLD, nemesis.clone().supervise());
-            let working = clients.start(plan.clients);
+            if plan.cast != Cast::default() {
+                rights.guard().await;
+            }
+            let mut working = clients.start(plan.clients);
+            working.extend(rights.start(plan.cast));
             let begun = rt::now();
             let striking = nemesis.clone();
             let striking =
                 executor::spawn_on(Host::WORLD, async move { striking.carry_out(plan.steps).await });
             rt::sleep_until(begun + plan.length).await;
             clients.stop();
+            rights.stop();
             for client in working {
                 client.await.expect("nobody crashes the clients");
             }
@@ -206,7 +232,10 @@ impl Stage {
 
     fn conclude(&self, clients: &Clients, nemesis: &Nemesis, mut findings: Vec<Finding>) -> Outcome {
         let invariants = self.invariants.lock();
-        findings.extend(invariants.broken().iter().map(|broken| finding(broken.rule, broken.facts.clone())));
+        let mut witness = self.witness.lock();
+        let rights = witness.conclude();
+        let broken = invariants.broken().iter().chain(witness.broken());
+        findings.extend(broken.map(|broken| finding(broken.rule, broken.facts.clone())));
         let mut lawful_deaths = 0;
         for machine in &self.world.machines {
             // No disk here is swapped or taken back: whoever is refused as an impostor is refused wrongly.
@@ -228,6 +257,7 @@ impl Stage {
             effects: nemesis.effects.load(Ordering::Relaxed),
             looks: invariants.looks(),
             snapshots: invariants.snapshots(),
+            rights,
             lawful_deaths,
             network: self.world.fabric.counts(),
             findings,
@@ -236,7 +266,8 @@ impl Stage {
 
     /// Has the invariants looked at after each step, and machines ended whose disks have died.
     fn observe(&self) {
-        let (world, invariants) = (self.world.clone(), self.invariants.clone());
+        let (world, invariants, witness) =
+            (self.world.clone(), self.invariants.clone(), self.witness.clone());
         executor::observe(move |host| {
             let Some(machine) = world.machines.get((host.0 as usize).wrapping_sub(1)) else { return };
             if let Some((life, probe)) = machine.probe() {
@@ -245,6 +276,10 @@ impl Stage {
                     invariants.forgive(machine.number);
                 }
                 invariants.look(machine.number, life, &probe);
+                if let Some(node) = machine.node().filter(|_| !machine.is_rotten()) {
+                    let leads = invariants.leads(machine.number);
+                    witness.lock().look(machine.number, host, &node, invariants.committed(), leads);
+                }
             }
             if machine.disk.is_down() {
                 machine.stop(Stop::PowerCut);
@@ -326,7 +361,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {}: {} | {:.1} s, {} steps, ok {ok} fail {fail} info {info}, faults {} of {}, deaths {}, looks {}, snapshots {}, \
-             deliveries {}, held up {}, trace {:016x}",
+             {}, deliveries {}, held up {}, trace {:016x}",
             self.seed,
             if self.findings.is_empty() { "ok" } else { "FINDINGS" },
             self.time as f64 / 1e9,
@@ -336,6 +371,7 @@ impl fmt::Display for Report {
             self.lawful_deaths,
             self.looks,
             self.snapshots,
+            self.rights,
             self.network.deliveries,
             self.network.held_up,
             self.trace,

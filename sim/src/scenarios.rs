@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringfence_canary::Canary;
 
+use crate::rights::Cast;
 use crate::run::Plan;
 use crate::schedule::{Fault, Step};
 use crate::world::{Pace, Shape, Stop};
@@ -28,17 +29,35 @@ pub enum Scenario {
     /// A follower has entries that its leader does not know it has, and the leader drops them: it sends a snapshot that ends
     /// below them. What the follower has behind the snapshot it forgets to apply, until somebody writes again.
     SnapshotBelowTail,
+    /// Leadership is handed over again and again: each leader's lease clock goes on where the last one's stood.
+    Handovers,
+    /// A renewal is answered while the end of its lease is in flight: apply judges the end by what the renewal left.
+    RenewalMeetsEnd,
+    /// A lease's number is granted again while renewals and writes of the grant before are still on their way.
+    RegrantedLease,
+    /// A client shows a token to a follower that has not heard of it yet.
+    LaggingFollower,
+    /// A call that waits for a lock breaks off, while the client's next call comes to hold it.
+    RetriedWaiter,
+    /// A holder is paused for longer than its lease lasts, and writes when it goes on.
+    PausedHolder,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::RestartInsideLease,
         Scenario::UnevenLeases,
         Scenario::PowerCutAfterElection,
         Scenario::RestartedLeader,
         Scenario::LateAnswers,
         Scenario::SnapshotBelowTail,
+        Scenario::Handovers,
+        Scenario::RenewalMeetsEnd,
+        Scenario::RegrantedLease,
+        Scenario::LaggingFollower,
+        Scenario::RetriedWaiter,
+        Scenario::PausedHolder,
     ];
 
     /// The name on command lines.
@@ -51,6 +70,12 @@ impl Scenario {
             Scenario::RestartedLeader => "restarted-leader",
             Scenario::LateAnswers => "late-answers",
             Scenario::SnapshotBelowTail => "snapshot-below-tail",
+            Scenario::Handovers => "handovers",
+            Scenario::RenewalMeetsEnd => "renewal-meets-end",
+            Scenario::RegrantedLease => "regranted-lease",
+            Scenario::LaggingFollower => "lagging-follower",
+            Scenario::RetriedWaiter => "retried-waiter",
+            Scenario::PausedHolder => "paused-holder",
         }
     }
 
@@ -70,6 +95,12 @@ impl Scenario {
             Scenario::RestartedLeader => Canary::LeaderRestored,
             Scenario::LateAnswers => Canary::LateAnswerCredited,
             Scenario::SnapshotBelowTail => Canary::NoEntryAfterSnapshot,
+            Scenario::Handovers => Canary::TimeCountedTwice,
+            Scenario::RenewalMeetsEnd => Canary::EndUnjudged,
+            Scenario::RegrantedLease => Canary::GrantIgnored,
+            Scenario::LaggingFollower => Canary::LaggardRefuses,
+            Scenario::RetriedWaiter => Canary::WaiterRemovedUnseen,
+            Scenario::PausedHolder => Canary::FenceSkipped,
         }
     }
 
@@ -83,15 +114,33 @@ impl Scenario {
             left -= every;
             steps.extend(round.iter().map(|step| Step { at: left + step.at, ..step.clone() }));
         }
-        let uneven_leases = !matches!(self, Scenario::RestartInsideLease | Scenario::RestartedLeader);
+        let cast = self.cast();
+        let uneven_leases = cast == Cast::default()
+            && !matches!(self, Scenario::RestartInsideLease | Scenario::RestartedLeader);
         Plan {
             seed,
             shape: Shape { nodes: 3, forgets_soon: false, uneven_leases },
-            clients: if self == Scenario::SnapshotBelowTail { 2 } else { 16 },
+            clients: if self == Scenario::SnapshotBelowTail || cast != Cast::default() { 2 } else { 16 },
             pause: Duration::from_millis(8),
+            cast,
             steps,
             length,
             canaries: Vec::new(),
+        }
+    }
+
+    /// Who acts, where a scenario is about leases or locks.
+    fn cast(self) -> Cast {
+        let nobody = Cast::default();
+        match self {
+            Scenario::Handovers => Cast { keepers: 4, late_keepers: 2, holders: 2, ..nobody },
+            Scenario::RenewalMeetsEnd => Cast { late_keepers: 8, ..nobody },
+            Scenario::RegrantedLease => Cast { regranters: 4, ..nobody },
+            Scenario::PausedHolder => Cast { holders: 4, ..nobody },
+            // Each alone: a follower that has not heard of its token knows of no holder at all.
+            Scenario::LaggingFollower => Cast { holders: 2, ..nobody },
+            Scenario::RetriedWaiter => Cast { holders: 8, ..nobody },
+            _ => nobody,
         }
     }
 
@@ -145,6 +194,35 @@ impl Scenario {
                     step(1_512, 3_000, Fault::Cut(vec![1], vec![2, 3])),
                 ],
             ),
+            Scenario::Handovers => (
+                Duration::from_secs(3),
+                vec![step(0, 0, Fault::Transfer(None)), step(1_400, 0, Fault::Transfer(None))],
+            ),
+            // An entry takes about as long as a late keeper is early.
+            Scenario::RenewalMeetsEnd => (
+                Duration::from_secs(4),
+                vec![
+                    step(0, 4_000, Fault::Slow(1, 2, late(30))),
+                    step(0, 4_000, Fault::Slow(1, 3, late(30))),
+                ],
+            ),
+            Scenario::RegrantedLease => (
+                Duration::from_secs(5),
+                vec![
+                    step(0, 3_000, Fault::Late(1, 2, late(300))),
+                    step(1_000, 3_000, Fault::Late(1, 3, late(300))),
+                ],
+            ),
+            Scenario::LaggingFollower => (
+                Duration::from_secs(5),
+                vec![step(0, 0, Fault::Transfer(Some(1))), step(500, 4_000, Fault::Late(1, 3, late(600)))],
+            ),
+            // What the third node proposes comes late.
+            Scenario::RetriedWaiter => (
+                Duration::from_secs(5),
+                vec![step(0, 0, Fault::Transfer(Some(1))), step(500, 4_000, Fault::Late(3, 1, late(150)))],
+            ),
+            Scenario::PausedHolder => (Duration::from_secs(5), vec![step(0, 0, Fault::Transfer(None))]),
             // The second node is far and the third's disk so slow that its answers come when they are lost: of two writes under
             // way the third has both and hears of neither that it is committed; when the first one is, the leader has dropped
             // what it knows the third to have, and the connections break. They break again while the leader copies its state,

@@ -63,6 +63,11 @@ fn every_scenario_shows_what_its_counter_measure_is_for() {
         let expected: &[&str] = match scenario {
             // A member lags behind until somebody writes.
             Scenario::SnapshotBelowTail => &["liveness"],
+            Scenario::Handovers => &["lease-clock", "lease-ends"],
+            Scenario::RenewalMeetsEnd => &["lease-ends"],
+            Scenario::RegrantedLease => &["lease-ends", "sessions"],
+            Scenario::LaggingFollower | Scenario::PausedHolder => &["tokens"],
+            Scenario::RetriedWaiter => &["session-keys"],
             _ => &["linearizable", "one-leader", "leader-completeness", "committed-prefix", "durable-claims"],
         };
         caught(scenario.canary(), 8, expected, |seed| scenario.plan(seed, LENGTH));

@@ -35,11 +35,23 @@ pub enum Canary {
     VoteBeforeFlush,
     /// After a member finished a snapshot that lies below its log's tail, nothing wakes its state machine.
     NoEntryAfterSnapshot,
+    /// A lease ends if its leader believed it to be due, whatever was applied meanwhile.
+    EndUnjudged,
+    /// What names one grant of a lease is taken for any grant of it.
+    GrantIgnored,
+    /// A leader's lease clock counts seconds that its predecessor has counted already.
+    TimeCountedTwice,
+    /// A write is applied whatever its fences say.
+    FenceSkipped,
+    /// A member refuses a fence whose token it has not heard of yet.
+    LaggardRefuses,
+    /// A call that waited for a lock in vain takes its key out of the queue, whoever relies on it by then.
+    WaiterRemovedUnseen,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Canary; 13] = [
+    pub const ALL: [Canary; 19] = [
         Canary::LyingSync,
         Canary::LocalRead,
         Canary::LeaseWithoutMargin,
@@ -53,6 +65,12 @@ impl Canary {
         Canary::LateAnswerCredited,
         Canary::VoteBeforeFlush,
         Canary::NoEntryAfterSnapshot,
+        Canary::EndUnjudged,
+        Canary::GrantIgnored,
+        Canary::TimeCountedTwice,
+        Canary::FenceSkipped,
+        Canary::LaggardRefuses,
+        Canary::WaiterRemovedUnseen,
     ];
 
     /// The name on command lines.
@@ -72,6 +90,12 @@ impl Canary {
             Canary::LateAnswerCredited => "late-answer-credited",
             Canary::VoteBeforeFlush => "vote-before-flush",
             Canary::NoEntryAfterSnapshot => "no-entry-after-snapshot",
+            Canary::EndUnjudged => "end-unjudged",
+            Canary::GrantIgnored => "grant-ignored",
+            Canary::TimeCountedTwice => "time-counted-twice",
+            Canary::FenceSkipped => "fence-skipped",
+            Canary::LaggardRefuses => "laggard-refuses",
+            Canary::WaiterRemovedUnseen => "waiter-removed-unseen",
         }
     }
 

@@ -12,10 +12,7 @@ use bytes::Bytes;
 use ringfence_consensus::rt::{self, Instant};
 use ringfence_store::View;
 use ringfence_types::limits::REQUEST_TIMEOUT;
-use ringfence_types::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Freshness, KeyRange, LeaseId, Operation,
-    Put, PutLease, PutValue, Reply, Revision, Txn,
-};
+use ringfence_types::{Command, Freshness, LeaseId, Put, PutLease, PutValue, Reply, Revision};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
@@ -211,14 +208,7 @@ async fn remove(served: &Served, candidate: &Candidate, written: Revision) -> Re
         if own != Some(written) {
             return Ok(());
         }
-        let removal = Txn {
-            compares: vec![
-                equal(candidate.key.clone(), CompareTarget::Mod(written)),
-                equal(older.key, CompareTarget::Create(older.create_revision)),
-            ],
-            success: vec![deletion(candidate.key.clone())],
-            failure: Vec::new(),
-        };
+        let removal = queue::removal(candidate, written, &older);
         match served.node.propose(&Command::Txn(removal), deadline).await??.reply {
             Reply::Txn(reply) if reply.succeeded => return Ok(()),
             Reply::Txn(_) => {}
@@ -226,16 +216,6 @@ async fn remove(served: &Served, candidate: &Candidate, written: Revision) -> Re
         }
     }
     Ok(())
-}
-
-/// The compare that one key's field equals this.
-pub(crate) fn equal(key: Bytes, target: CompareTarget) -> Compare {
-    Compare { range: KeyRange::single(key), operator: CompareOperator::Equal, target }
-}
-
-/// The deletion of one key.
-pub(crate) fn deletion(key: Bytes) -> Operation {
-    Operation::DeleteRange(DeleteRange { range: KeyRange::single(key), prev_kv: false })
 }
 
 /// Waits until a deadline, or for ever where there is none.

@@ -99,7 +99,7 @@ impl election_server::Election for Election {
         let resigned = match own(request.leader) {
             // As in etcd, whoever does not lead any more has resigned already.
             Ok(own) => self
-                .as_leader(&metadata, own.clone(), candidacy::deletion(own.key))
+                .as_leader(&metadata, own.clone(), queue::deletion(own.key))
                 .await
                 .map(|(_, header)| header),
             Err(trouble) => Err(trouble),
@@ -146,7 +146,7 @@ impl Election {
     ) -> Result<(bool, etcdserverpb::ResponseHeader), Trouble> {
         gate::leader(metadata, &self.served.node)?;
         let txn = Txn {
-            compares: vec![candidacy::equal(leader.key, CompareTarget::Create(Revision(leader.rev)))],
+            compares: vec![queue::equal(leader.key, CompareTarget::Create(Revision(leader.rev)))],
             success: vec![operation],
             failure: Vec::new(),
         };

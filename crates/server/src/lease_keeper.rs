@@ -2,16 +2,15 @@
 //!
 //! It only proposes. Whether a lease ends is judged in `apply`, by the replicated deadline, so that a keep-alive that was
 //! applied meanwhile wins, and two keepers that both believe to lead do no harm.
+//!
+//! It knows no gRPC, so that the simulator runs it too.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future;
 use ringfence_consensus::{Node, rt};
 use ringfence_types::limits::{LEASE_KEYS_MAX, LEASES_ENDED_AT_ONCE_MAX, REQUEST_TIMEOUT};
 use ringfence_types::{Command, Grant, LeaseCommand, LeaseTime, Reply};
-use tokio_util::sync::CancellationToken;
-
-use crate::lease_counts::LeaseCounts;
 
 /// Time between two looks for leases that are due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -23,14 +22,14 @@ const TICK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most keys that one entry deletes, unless a single lease has more.
 const KEYS_ENDED_AT_ONCE_MAX: u64 = LEASE_KEYS_MAX as u64;
 
-/// Keeps leases until the server stops.
-pub(crate) async fn run(node: Node, counts: Arc<LeaseCounts>, shutdown: CancellationToken) {
+/// Keeps leases until `shutdown` is over. `count_ended` is told how many leases an entry has ended.
+pub(crate) async fn run(node: Node, count_ended: impl Fn(usize), shutdown: impl Future<Output = ()>) {
     let keeping = async {
         loop {
             rt::sleep(LOOK_INTERVAL).await;
             loop {
                 let ended = end_due(&node).await;
-                counts.count_expired(ended);
+                count_ended(ended);
                 if ended == 0 {
                     break;
                 }
@@ -38,10 +37,7 @@ pub(crate) async fn run(node: Node, counts: Arc<LeaseCounts>, shutdown: Cancella
             carry_clock(&node).await;
         }
     };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = keeping => {}
-    }
+    future::select(std::pin::pin!(shutdown), std::pin::pin!(keeping)).await;
 }
 
 /// Ends leases that are due, not all of them at once. How many it ended.

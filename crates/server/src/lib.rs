@@ -2,7 +2,7 @@
 //! probes and metrics, all on one port.
 //!
 //! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
-//! `fencing`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject), then the node:
+//! `fencing`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
 //! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
 //! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
 //! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
@@ -38,6 +38,7 @@ mod renewals;
 mod serve;
 mod served;
 mod snapshot;
+mod stale;
 mod status;
 
 pub use serve::{ServeError, ServerConfig, bind, serve};

@@ -10,7 +10,7 @@ use crate::candidacy::{self, Bid};
 use crate::holders::Holders;
 use crate::served::Served;
 use crate::status::Trouble;
-use crate::{deadline, gate};
+use crate::{deadline, gate, queue};
 
 /// The service.
 pub(crate) struct Lock {
@@ -73,8 +73,8 @@ impl Lock {
         } else {
             let token = CompareTarget::Create(Revision(request.token));
             Command::Txn(Txn {
-                compares: vec![candidacy::equal(request.key.clone(), token)],
-                success: vec![candidacy::deletion(request.key)],
+                compares: vec![queue::equal(request.key.clone(), token)],
+                success: vec![queue::deletion(request.key)],
                 failure: Vec::new(),
             })
         };

@@ -3,10 +3,16 @@
 //! The key of a session is `name/` with the lease's number, and its place is its create revision. Whoever is the scope's
 //! holder has the lock only if no older key at all lies under `name/`: that is etcd's rule, so that a lock which a recipe of
 //! a client's library has taken, with whatever keys, excludes those taken here.
+//!
+//! It knows no gRPC, so that the simulator queues by it too.
 
 use bytes::Bytes;
+use ringfence_canary::Canary;
 use ringfence_store::{ReadError, View};
-use ringfence_types::{KeyRange, KeyValue, LeaseId, RangeQuery, Revision, SortOrder, SortTarget};
+use ringfence_types::{
+    Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseId, Operation, RangeQuery,
+    Revision, SortOrder, SortTarget, Txn,
+};
 
 /// A session's key in a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +92,29 @@ pub(crate) fn standing(view: &View, candidate: &Candidate) -> Result<Standing, R
     }
     let holds = holder.is_some_and(|holder| holder.key == candidate.key && holder.token == candidate.created);
     Ok(if holds { Standing::Holds } else { Standing::Never })
+}
+
+/// The transaction that takes a key out of its queue, if it stands as the call wrote it at `written` and `older` stands before
+/// it: neither a key that a retry relies on, nor one that has come to hold the lock meanwhile.
+pub(crate) fn removal(candidate: &Candidate, written: Revision, older: &KeyValue) -> Txn {
+    let mut compares = vec![
+        equal(candidate.key.clone(), CompareTarget::Mod(written)),
+        equal(older.key.clone(), CompareTarget::Create(older.create_revision)),
+    ];
+    if Canary::WaiterRemovedUnseen.sings() {
+        compares.clear();
+    }
+    Txn { compares, success: vec![deletion(candidate.key.clone())], failure: Vec::new() }
+}
+
+/// The compare that one key's field equals this.
+pub(crate) fn equal(key: Bytes, target: CompareTarget) -> Compare {
+    Compare { range: KeyRange::single(key), operator: CompareOperator::Equal, target }
+}
+
+/// The deletion of one key.
+pub(crate) fn deletion(key: Bytes) -> Operation {
+    Operation::DeleteRange(DeleteRange { range: KeyRange::single(key), prev_kv: false })
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ pub async fn serve(config: ServerConfig, node: Node, shutdown: CancellationToken
     let (renewals, waiting) = Renewals::new();
     connections.spawn(renewals::collect(node.clone(), waiting, shutdown.clone()));
     let served = Served::new(node.clone(), shutdown.clone(), renewals);
-    connections.spawn(lease_keeper::run(node, served.lease_counts.clone(), shutdown.clone()));
+    let counts = served.lease_counts.clone();
+    let count_ended = move |ended| counts.count_expired(ended);
+    connections.spawn(lease_keeper::run(node, count_ended, shutdown.clone().cancelled_owned()));
     let door = Door::new(served);
     let accepting = config.listeners.into_iter().map(|listener| {
         let (door, permits, connections, shutdown) =

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ringfence_canary::Canary;
 use ringfence_types::{
     Compare, CompareOperator, CompareTarget, Fence, Guard, GuardChange, KeyRange, Operation, RangeEnd,
     Rejection, Revision, Scope, Txn, Write, limits,
@@ -27,7 +28,7 @@ impl Transaction<'_> {
     pub fn check_fences(&self, fences: &[Fence]) -> Result<(), ReadError> {
         for Fence { scope, token } in fences {
             let in_force = self.token_in_force(scope)?;
-            if in_force != Some(*token) {
+            if in_force != Some(*token) && !Canary::FenceSkipped.sings() {
                 return Err(
                     Rejection::StaleFence { scope: scope.clone(), presented: *token, in_force }.into()
                 );

@@ -73,7 +73,7 @@ impl Transaction<'_> {
 
     /// What is kept of a session whose lease is in force.
     fn session(&self, session: Grant) -> Result<Session, ReadError> {
-        if self.lease(session.lease)?.is_none_or(|lease| lease.grant != session) {
+        if self.granted(session)?.is_none() {
             return Err(Rejection::SessionEnded.into());
         }
         let kept = self.record(&record_layout::session_key(session))?;

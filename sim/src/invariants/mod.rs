@@ -14,7 +14,7 @@ mod state_hashes;
 
 use std::collections::BTreeMap;
 
-use ringfence_consensus::simulation::{Observation, Probe, StateMark};
+use ringfence_consensus::simulation::{Observation, Probe, StateMark, Vote};
 use ringfence_types::LogId;
 
 use applied_within_committed::AppliedWithinCommitted;
@@ -122,6 +122,12 @@ impl Invariants {
     #[must_use]
     pub fn broken(&self) -> &[Broken] {
         &self.broken
+    }
+
+    /// The vote by which a node leads, as it was seen last.
+    #[must_use]
+    pub fn leads(&self, number: usize) -> Option<Vote> {
+        self.nodes.get(&number)?.observation.leads
     }
 
     /// Looks at which a node had changed.

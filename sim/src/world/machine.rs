@@ -10,6 +10,7 @@ use ringfence_disk::{Disk, SimDisk};
 
 use super::network::{Fabric, Port};
 use super::{address, host_of};
+use crate::server::lease_keeper;
 
 /// A machine and the node on it.
 pub struct Machine {
@@ -167,6 +168,8 @@ impl Machine {
                     state.probe = Some(Arc::new(Probe::new(&node)));
                     state.life = Life::Running(node.clone());
                 }
+                let keeping = lease_keeper::run(node.clone(), |_| (), std::future::pending());
+                drop(executor::spawn_on(self.host, keeping));
                 node.failed().await
             }
             Err(failure) => failure,
