@@ -82,6 +82,7 @@ impl Failure {
             | Error::SessionLost { perhaps_applied: false } => Applied::No,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }
+            | Error::TooFewAcks { .. }
             | Error::SessionLost { perhaps_applied: true }
             | Error::AnswerNotKept { .. }
             | Error::Protocol(_) => Applied::Unknown,

@@ -61,8 +61,9 @@ pub(crate) fn removed(members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
 /// Those of them that have left the configuration too. The others have yet to be spoken with: a leader that is to leave hears
 /// from its successor what became of its last writes, and that it does not lead any more.
 fn left(metrics: &RaftMetrics<TypeConfig>, members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
+    let membership = metrics.membership_config.membership();
     let mut left = removed(members);
-    metrics.membership_config.membership().nodes().for_each(|(id, _)| drop(left.remove(&NodeId(*id))));
+    left.retain(|id| membership.get_node(&id.0).is_none());
     left
 }
 
