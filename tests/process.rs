@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::thread;
@@ -61,6 +61,11 @@ impl Process {
     /// Its standard output, once, if it was asked for.
     pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// Its standard input, once, if it was asked for.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// The processor time that it has used.
