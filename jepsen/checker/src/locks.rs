@@ -39,7 +39,7 @@ pub fn check(operations: &[Operation<'_>]) -> Result<Option<Finding>, Malformed>
     }
     let (acquires, writes) =
         locks.values().fold((0, 0), |sum, lock| (sum.0 + lock.acquires.len(), sum.1 + lock.writes.len()));
-    let all = format!("{} and {}", count(acquires, "lock taken"), count(writes, "write under it"));
+    let all = format!("{} and {}", count(acquires, "holder"), count(writes, "fenced write"));
     Ok(Some(match locks.values_mut().find_map(Lock::broken) {
         Some(picture) => Finding::violation(CHECK, format!("{all}: {}", picture.explanation), picture),
         None => Finding::ok(CHECK, format!("{all}: no token counted after a newer one")),
