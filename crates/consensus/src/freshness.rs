@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use ringfence_canary::Canary;
 use ringfence_types::Freshness;
 
 use crate::node::Node;
@@ -79,7 +80,7 @@ impl FreshAsOf {
 
 impl Node {
     /// How old the local state is at most; none where this node has never asked. 0 on a leader that may answer reads by its
-    /// leader lease: whatever is acknowledged, it has applied.
+    /// leader lease and has applied the first entry of its leadership: whatever is acknowledged, it has applied.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         if self.is_leader_for_reads() { Some(Duration::ZERO) } else { self.0.fresh.age() }
@@ -95,6 +96,11 @@ impl Node {
         let (authority, local) = (&self.0.authority, &self.0.links.local);
         let standing = authority.standing();
         if standing.leader != Some(self.node_id()) {
+            return false;
+        }
+        // Until its first entry is applied, a leader does not know what of its log was acknowledged before. The lease clock runs
+        // from that entry on.
+        if authority.lease_clock().is_none() && !Canary::NewLeaderIsFresh.sings() {
             return false;
         }
         let voters = standing.members.values().filter(|member| member.is_voter).count();

@@ -48,6 +48,17 @@ pub enum Function {
     ReadAll,
     /// Moves money. Value: `{"from":"a","to":"b","amount":3}`; `applied` says whether there was enough.
     Transfer,
+    /// Takes a lock. Value on `ok`: `{"token":7,"key":"l/5f"}`, the fencing token and the key that holds the lock; `revision`
+    /// is one at which it does.
+    Acquire,
+    /// Gives a lock back. Value: the same.
+    Release,
+    /// Grants the lease of this key. Value: how long it lasts, in seconds.
+    Grant,
+    /// Lets the lease of this key begin anew. Value: how long it lasts; `applied` on `ok` says whether it was there.
+    Renew,
+    /// Looks whether the lease of this key is there: `applied` on `ok`. Value: how long it lasts.
+    Look,
 }
 
 impl Function {
@@ -63,6 +74,11 @@ impl Function {
             Function::Add => "add",
             Function::ReadAll => "read-all",
             Function::Transfer => "transfer",
+            Function::Acquire => "acquire",
+            Function::Release => "release",
+            Function::Grant => "grant",
+            Function::Renew => "renew",
+            Function::Look => "look",
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::history::Event;
 use crate::operation::{Malformed, operations};
 use crate::verdict::Finding;
-use crate::{bank, counter, linearizable, list_append, revisions, set, stale};
+use crate::{bank, counter, leases, linearizable, list_append, locks, revisions, set, stale};
 
 /// Asks a history every question that applies to it.
 ///
@@ -22,6 +22,8 @@ pub fn judge(history: &[Event], budget: Budget<'_>) -> Vec<Finding> {
         ("counter", counter::check(&operations)),
         ("bank", bank::check(&operations)),
         ("list-append", list_append::check(&operations)),
+        ("locks", locks::check(&operations)),
+        ("leases", leases::check(&operations)),
         ("revisions", Ok(revisions::check(&operations))),
     ]
     .into_iter()

@@ -74,7 +74,14 @@ impl<'h> Operation<'h> {
     pub fn made_revision(&self) -> bool {
         self.kind == Kind::Ok
             && match self.f {
-                Function::Read | Function::ReadAll => false,
+                // What leases and locks change beside keys is for their own checks.
+                Function::Read
+                | Function::ReadAll
+                | Function::Acquire
+                | Function::Release
+                | Function::Grant
+                | Function::Renew
+                | Function::Look => false,
                 Function::Write | Function::Add => true,
                 Function::Cas | Function::Delete | Function::Transfer => self.applied == Some(true),
                 Function::Txn => appends(self.asked),
@@ -175,7 +182,8 @@ fn end<'h>(operation: &mut Operation<'h>, event: &'h Event) -> Result<(), String
     if event.time < operation.start {
         return Err(format!("process {} ends before it began", event.process));
     }
-    let conditional = matches!(event.f, Function::Cas | Function::Transfer);
+    let conditional =
+        matches!(event.f, Function::Cas | Function::Transfer | Function::Renew | Function::Look);
     if event.kind == Kind::Ok && conditional && event.applied.is_none() {
         return Err(format!("an ok {} does not say whether it was applied", event.f.name()));
     }
@@ -208,6 +216,16 @@ impl fmt::Display for Operation<'_> {
             Function::Write | Function::Add => write!(f, "{} {}", self.f.name(), Short(self.asked))?,
             Function::Cas => write!(f, "cas {} to {}", at(0), at(1))?,
             Function::Delete => f.write_str("delete")?,
+            Function::Acquire | Function::Release => {
+                f.write_str(self.f.name())?;
+                let token = self.answer.unwrap_or(self.asked).get("token");
+                if let Some(token) = token {
+                    write!(f, " with token {token}")?;
+                }
+            }
+            Function::Grant | Function::Renew | Function::Look => {
+                write!(f, "{} of {} s", self.f.name(), Short(self.asked))?;
+            }
             Function::Txn => write!(f, "{}", Micros(self.answer.unwrap_or(self.asked)))?,
             Function::Transfer => {
                 let part = |part: &str| self.asked.get(part).map(Value::to_string).unwrap_or_default();
@@ -215,6 +233,7 @@ impl fmt::Display for Operation<'_> {
             }
         }
         match self.applied {
+            Some(false) if matches!(self.f, Function::Renew | Function::Look) => f.write_str(", gone"),
             Some(false) => f.write_str(", refused"),
             _ => Ok(()),
         }

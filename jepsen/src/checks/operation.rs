@@ -45,11 +45,19 @@ impl Operation<'_> {
     /// Whether it changes something where it succeeds.
     pub(super) fn is_write(&self) -> bool {
         match self.invocation.f {
-            Function::Read | Function::ReadAll => false,
+            Function::Read | Function::ReadAll | Function::Look => false,
             Function::Txn => self.invocation.value.as_array().is_some_and(|steps| {
                 steps.iter().any(|step| step.get(0).and_then(serde_json::Value::as_str) == Some("append"))
             }),
-            Function::Write | Function::Cas | Function::Delete | Function::Add | Function::Transfer => true,
+            Function::Write
+            | Function::Cas
+            | Function::Delete
+            | Function::Add
+            | Function::Transfer
+            | Function::Acquire
+            | Function::Release
+            | Function::Grant
+            | Function::Renew => true,
         }
     }
 

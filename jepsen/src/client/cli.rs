@@ -69,15 +69,17 @@ impl Client for Cli {
     }
 
     async fn call(&mut self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
-        let (arguments, input) = command_line(request);
+        let Some((arguments, input)) = command_line(request) else {
+            return Err(Failure::definite("nobody asks the command line for this again and again"));
+        };
         answered(&self.run(arguments, &input, deadline).await?)
     }
 }
 
-/// A request as a command's arguments and standard input.
-fn command_line(request: &Request) -> (Vec<String>, String) {
+/// A request as a command's arguments and standard input, if it is one for a command.
+fn command_line(request: &Request) -> Option<(Vec<String>, String)> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-    match request {
+    Some(match request {
         Request::Get(keys, freshness) => {
             let mut arguments = match keys {
                 Keys::One(key) => words(&["get", key]),
@@ -92,7 +94,8 @@ fn command_line(request: &Request) -> (Vec<String>, String) {
         Request::Put(key, value) => (words(&["put", key, value]), String::new()),
         Request::Delete(key) => (words(&["del", key]), String::new()),
         Request::Txn { demands, steps } => (words(&["txn"]), txn(demands, steps).to_string()),
-    }
+        Request::Right(right) => (right.command_line()?, String::new()),
+    })
 }
 
 fn txn(demands: &[(String, Demand)], steps: &[Step]) -> Value {

@@ -8,7 +8,7 @@ use etcd_client::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step};
+use super::{Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, right};
 
 /// A client of one node.
 pub struct Etcd {
@@ -56,6 +56,7 @@ impl Etcd {
                 let got = ranges.collect::<Result<_, _>>()?;
                 Ok(Answer { revision: revision(answer.header())?, held: answer.succeeded(), got })
             }
+            Request::Right(right) => right::by_etcd(&mut self.inner, right).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Clients of three kinds behind one trait: the project's own crate, the crate `etcd-client`, and the command line.
 //!
-//! Reading order: [`request`] (what they are asked), [`outcome`] (what an error proves; `OUTCOMES.md` is its table),
+//! Reading order: [`request`] (what they are asked), [`right`] (the same about leases and locks), [`outcome`] (what an error proves; `OUTCOMES.md` is its table),
 //! `ringfence`, `etcd` and `cli` (the kinds), [`caller`] (the rules that are the same for all).
 
 pub mod caller;
@@ -10,6 +10,7 @@ mod etcd;
 pub(crate) mod fake;
 pub mod outcome;
 pub mod request;
+pub mod right;
 mod ringfence;
 
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ pub use etcd::Etcd;
 pub use outcome::{Applied, Failure};
 use request::prefix_end;
 pub use request::{Answer, Demand, Found, Freshness, Keys, Request, Step};
+pub use right::Right;
 pub use ringfence::Ringfence;
 
 /// A node as clients see it.

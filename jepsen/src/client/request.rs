@@ -1,7 +1,7 @@
 //! What a client is asked to do: the part of the etcd API that every workload is made of, in a form that all kinds of clients
 //! can carry out.
 
-use super::Failure;
+use super::{Failure, Right};
 
 /// How fresh the answer to a read must be, as far as clients can ask for it today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +67,8 @@ pub enum Request {
         /// What is done then.
         steps: Vec<Step>,
     },
+    /// Something about leases and locks.
+    Right(Right),
 }
 
 impl Request {
@@ -77,6 +79,7 @@ impl Request {
             Request::Get(..) => false,
             Request::Put(..) | Request::Delete(..) => true,
             Request::Txn { steps, .. } => steps.iter().any(|step| matches!(step, Step::Put(..))),
+            Request::Right(right) => right.changes(),
         }
     }
 

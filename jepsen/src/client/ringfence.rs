@@ -14,7 +14,9 @@ use ringfence_proto::etcdserverpb::{
 use ringfence_proto::mvccpb::KeyValue;
 use tokio::time::Instant;
 
-use super::{Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, prefix_end};
+use super::{
+    Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, prefix_end, right,
+};
 
 /// A client of some nodes of the cluster; what it learns of others it forgets again after the call, so that operations stay
 /// spread over the nodes as they were.
@@ -53,6 +55,7 @@ impl Ringfence {
             Request::Txn { demands, steps } => {
                 transacted(&client.txn(txn(demands, steps)).await.map_err(failed)?)
             }
+            Request::Right(right) => right::by_ringfence(client, right).await,
         }
     }
 }

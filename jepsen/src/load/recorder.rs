@@ -69,7 +69,7 @@ impl Recorder {
         let event = self.event(process, node, operation, kind);
         self.record(match result {
             Ok(Done { value, applied, revision }) => {
-                Event { value, applied, revision: Some(revision), ..event }
+                Event { value, applied, revision: Some(revision).filter(|revision| *revision > 0), ..event }
             }
             Err(failure) => Event { error: Some(failure.error), ..event },
         });

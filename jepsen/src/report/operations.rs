@@ -88,7 +88,7 @@ fn unfinished(invocation: &Event) -> Operation {
 }
 
 /// Every function, in the order of the page.
-const ORDER: [Function; 8] = [
+const ORDER: [Function; 13] = [
     Function::Read,
     Function::ReadAll,
     Function::Write,
@@ -97,6 +97,11 @@ const ORDER: [Function; 8] = [
     Function::Txn,
     Function::Add,
     Function::Transfer,
+    Function::Acquire,
+    Function::Release,
+    Function::Grant,
+    Function::Renew,
+    Function::Look,
 ];
 
 /// The functions that occur, each with its operations.

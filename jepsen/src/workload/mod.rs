@@ -7,7 +7,9 @@ mod bank;
 mod counter;
 mod guarded;
 pub mod keys;
+mod lease;
 mod list_append;
+mod lock;
 pub mod operation;
 mod register;
 pub mod second;
@@ -117,9 +119,16 @@ pub fn registry() -> &'static [Entry] {
         Entry::ready("bank", "move money between accounts: every read must show the same total", || {
             Arc::new(bank::Bank)
         }),
-        Entry::reserved("locks"),
-        Entry::reserved("fences"),
-        Entry::reserved("leases"),
+        Entry::ready(
+            "lock",
+            "take locks and write under them, with tokens in force and with old ones: no old token may count",
+            || Arc::new(lock::Lock::default()),
+        ),
+        Entry::ready(
+            "lease",
+            "grant leases, keep some alive, look at all: none may end early, and none late",
+            || Arc::new(lease::Lease::default()),
+        ),
         Entry::reserved("watch"),
         Entry::reserved("membership"),
     ];
@@ -162,7 +171,7 @@ mod tests {
         for entry in registry() {
             assert_eq!(named(entry.name).is_ok(), entry.is_ready(), "{}", entry.name);
         }
-        let error = named("leases").err().expect("it does not exist yet").to_string();
+        let error = named("watch").err().expect("it does not exist yet").to_string();
         assert!(error.contains("comes with its feature") && error.contains("register, counter"), "{error}");
         let error = named("regsiter").err().expect("it is misspelt").to_string();
         assert!(error.contains("no workload \"regsiter\"") && error.contains("list-append"), "{error}");

@@ -52,7 +52,7 @@ pub struct Done {
     pub value: Value,
     /// Of a conditional one: whether its condition held.
     pub applied: Option<bool>,
-    /// The store's revision in the answer.
+    /// The store's revision in the answer; 0 where the answer tells none that says something about it.
     pub revision: u64,
 }
 

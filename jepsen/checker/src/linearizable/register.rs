@@ -106,7 +106,15 @@ fn effect<'h>(
             Some(false) => (Sees::Exactly(ABSENT), None),
             None => (Sees::Nothing, Some(ABSENT)),
         },
-        Function::Txn | Function::Add | Function::ReadAll | Function::Transfer => {
+        Function::Txn
+        | Function::Add
+        | Function::ReadAll
+        | Function::Transfer
+        | Function::Acquire
+        | Function::Release
+        | Function::Grant
+        | Function::Renew
+        | Function::Look => {
             return Err(operation.malformed("an operation on a register is read, write, cas or delete"));
         }
     };
