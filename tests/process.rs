@@ -68,11 +68,6 @@ impl Process {
         self.child.stdout.take()
     }
 
-    /// Its standard input, once, if it was asked for.
-    pub fn stdin(&mut self) -> Option<ChildStdin> {
-        self.child.stdin.take()
-    }
-
     /// The processor time that it has used.
     ///
     /// # Panics

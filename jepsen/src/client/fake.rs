@@ -117,7 +117,7 @@ impl Memory {
                     }
                 }
             }
-            Request::Right(right) => unimplemented!("this store has no leases and locks: {right:?}"),
+            Request::Right(right) => panic!("this store has no leases and locks: {right:?}"),
         }
         Answer { revision: self.revision, held, got }
     }

@@ -24,12 +24,10 @@ impl Availability {
     pub(super) fn look(&mut self, now: u64, committed: Option<LogId>, leads: Option<Vote>) {
         if let Some(LogId { index, .. }) = committed
             && self.committed.is_none_or(|(known, _)| known < index)
+            && let Some((_, since)) = self.committed.replace((index, now))
+            && now - since > OUTAGE
         {
-            if let Some((_, since)) = self.committed.replace((index, now))
-                && now - since > OUTAGE
-            {
-                self.outages.push((since, now));
-            }
+            self.outages.push((since, now));
         }
         if let Some(vote) = leads.filter(|vote| vote.committed)
             && self.leaderships.insert(vote)
