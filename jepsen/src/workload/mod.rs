@@ -179,14 +179,14 @@ mod tests {
 
     #[test]
     fn the_same_seed_draws_the_same_operations_and_another_seed_others() {
-        let drawn = |workload: &dyn Workload, seed| {
-            let mut generator = workload.generator(seed);
+        // What has been drawn and answered is a part of what some workloads draw from: each begins anew.
+        let drawn = |name, seed| {
+            let mut generator = named(name).expect("it is ready").generator(seed);
             (0..200).map(|_| generator.next()).collect::<Vec<_>>()
         };
         for entry in registry().iter().filter(|entry| entry.is_ready()) {
-            let workload = named(entry.name).expect("it is ready");
-            assert_eq!(drawn(&*workload, 1), drawn(&*workload, 1), "{}", entry.name);
-            assert_ne!(drawn(&*workload, 1), drawn(&*workload, 2), "{}", entry.name);
+            assert!(drawn(entry.name, 1) == drawn(entry.name, 1), "{}", entry.name);
+            assert!(drawn(entry.name, 1) != drawn(entry.name, 2), "{}", entry.name);
         }
     }
 }
