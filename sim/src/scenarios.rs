@@ -41,13 +41,11 @@ pub enum Scenario {
     RetriedWaiter,
     /// A holder is paused for longer than its lease lasts, and writes when it goes on.
     PausedHolder,
-    /// Leaders change while disks are slow: a new one hears a majority long before it knows what of its log is committed.
-    NewLeader,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 13] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::RestartInsideLease,
         Scenario::UnevenLeases,
         Scenario::PowerCutAfterElection,
@@ -60,7 +58,6 @@ impl Scenario {
         Scenario::LaggingFollower,
         Scenario::RetriedWaiter,
         Scenario::PausedHolder,
-        Scenario::NewLeader,
     ];
 
     /// The name on command lines.
@@ -79,7 +76,6 @@ impl Scenario {
             Scenario::LaggingFollower => "lagging-follower",
             Scenario::RetriedWaiter => "retried-waiter",
             Scenario::PausedHolder => "paused-holder",
-            Scenario::NewLeader => "new-leader",
         }
     }
 
@@ -105,7 +101,6 @@ impl Scenario {
             Scenario::LaggingFollower => Canary::LaggardRefuses,
             Scenario::RetriedWaiter => Canary::WaiterRemovedUnseen,
             Scenario::PausedHolder => Canary::FenceSkipped,
-            Scenario::NewLeader => Canary::NewLeaderIsFresh,
         }
     }
 
@@ -121,10 +116,7 @@ impl Scenario {
         }
         let cast = self.cast();
         let uneven_leases = cast == Cast::default()
-            && !matches!(
-                self,
-                Scenario::RestartInsideLease | Scenario::RestartedLeader | Scenario::NewLeader
-            );
+            && !matches!(self, Scenario::RestartInsideLease | Scenario::RestartedLeader);
         Plan {
             seed,
             shape: Shape { nodes: 3, forgets_soon: false, uneven_leases },
@@ -229,17 +221,6 @@ impl Scenario {
             Scenario::RetriedWaiter => (
                 Duration::from_secs(5),
                 vec![step(0, 0, Fault::Transfer(Some(1))), step(500, 4_000, Fault::Late(3, 1, late(150)))],
-            ),
-            Scenario::NewLeader => (
-                Duration::from_secs(3),
-                vec![
-                    step(0, 3_000, Fault::SlowDisk(1, 60, 120)),
-                    step(0, 3_000, Fault::SlowDisk(2, 60, 120)),
-                    step(0, 3_000, Fault::SlowDisk(3, 60, 120)),
-                    step(800, 0, Fault::Transfer(None)),
-                    step(1_600, 0, Fault::Transfer(None)),
-                    step(2_300, 400, Fault::StopLeader(Stop::Kill)),
-                ],
             ),
             Scenario::PausedHolder => (Duration::from_secs(5), vec![step(0, 0, Fault::Transfer(None))]),
             // The second node is far and the third's disk so slow that its answers come when they are lost: of two writes under

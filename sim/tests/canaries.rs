@@ -68,10 +68,9 @@ fn every_scenario_shows_what_its_counter_measure_is_for() {
             Scenario::RegrantedLease => &["lease-ends", "sessions"],
             Scenario::LaggingFollower | Scenario::PausedHolder => &["tokens"],
             Scenario::RetriedWaiter => &["session-keys"],
-            Scenario::NewLeader => &["revisions", "max-age"],
             _ => &["linearizable", "one-leader", "leader-completeness", "committed-prefix", "durable-claims"],
         };
-        caught(scenario.canary(), 8, expected, |seed| scenario.plan(seed, LENGTH));
+        caught(scenario.canary(), 24, expected, |seed| scenario.plan(seed, LENGTH));
     });
 }
 

@@ -160,17 +160,6 @@ fn a_holder_that_was_paused_is_fenced_off_across_the_death_of_the_leader() {
     play(&mut cluster, "death", follower, Some(leader), |cluster| cluster.nodes[leader].kill(), |_| ());
 }
 
-/// The leader's own process stands still as long as its client, and both go on together.
-#[test]
-fn a_holder_that_was_paused_together_with_its_leader_is_fenced_off() {
-    let mut cluster = Cluster::start(3);
-    let leader = cluster.leader();
-    let pause = |cluster: &mut Cluster| cluster.nodes[leader].process().stop();
-    let go_on = |cluster: &mut Cluster| cluster.nodes[leader].process().go_on();
-    play(&mut cluster, "leader", leader, Some(leader), pause, go_on);
-    assert_ne!(cluster.wait_ready(), leader, "who was away for long does not lead");
-}
-
 /// No test by itself: the part of a holder, in a process of its own.
 #[test]
 fn a_process_that_holds_a_lock() {

@@ -47,13 +47,11 @@ pub enum Canary {
     LaggardRefuses,
     /// A call that waited for a lock in vain takes its key out of the queue, whoever relies on it by then.
     WaiterRemovedUnseen,
-    /// A leader takes its state for the newest before it has applied the first entry of its leadership.
-    NewLeaderIsFresh,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Canary; 20] = [
+    pub const ALL: [Canary; 19] = [
         Canary::LyingSync,
         Canary::LocalRead,
         Canary::LeaseWithoutMargin,
@@ -73,7 +71,6 @@ impl Canary {
         Canary::FenceSkipped,
         Canary::LaggardRefuses,
         Canary::WaiterRemovedUnseen,
-        Canary::NewLeaderIsFresh,
     ];
 
     /// The name on command lines.
@@ -99,7 +96,6 @@ impl Canary {
             Canary::FenceSkipped => "fence-skipped",
             Canary::LaggardRefuses => "laggard-refuses",
             Canary::WaiterRemovedUnseen => "waiter-removed-unseen",
-            Canary::NewLeaderIsFresh => "new-leader-is-fresh",
         }
     }
 

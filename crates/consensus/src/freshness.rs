@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use ringfence_canary::Canary;
 use ringfence_types::Freshness;
 
 use crate::node::Node;
@@ -100,7 +99,7 @@ impl Node {
         }
         // Until its first entry is applied, a leader does not know what of its log was acknowledged before. The lease clock runs
         // from that entry on.
-        if authority.lease_clock().is_none() && !Canary::NewLeaderIsFresh.sings() {
+        if authority.lease_clock().is_none() {
             return false;
         }
         let voters = standing.members.values().filter(|member| member.is_voter).count();

@@ -256,7 +256,7 @@ async fn wrong_input_is_refused_and_changes_nothing() {
         ("ringfence-fence", ""),
         ("ringfence-session", "1;2;3"),
         ("ringfence-freshness", "any"),
-        ("ringfence-ack", "all"),
+        ("ringfence-ack", "most"),
         ("ringfence-fense", "lock:jobs;1"),
     ] {
         let refused = kv.put(with_metadata(put("k", "v"), &[pair])).await;
@@ -311,7 +311,7 @@ struct FuturePut {
     key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     value: Vec<u8>,
-    #[prost(uint64, tag = "1002")]
+    #[prost(uint64, tag = "1004")]
     unheard_of: u64,
 }
 
@@ -328,7 +328,7 @@ async fn an_extension_that_this_version_does_not_know_is_not_overlooked() {
     let put = |unheard_of| FuturePut { key: b"k".to_vec(), value: b"v".to_vec(), unheard_of };
     let before = server.revision();
     let status = assert_reason(send(put(7)).await, Code::InvalidArgument, "invalid_extension");
-    assert!(status.message().contains("extension field 1002"), "{status:?}");
+    assert!(status.message().contains("extension field 1004"), "{status:?}");
     assert_eq!(server.revision(), before);
     assert_eq!(server.metric("ringfence_refusals_total{by=\"form\",reason=\"invalid_extension\"}").await, 1);
     send(put(0)).await.expect("without it, it is a put");
