@@ -15,6 +15,7 @@
 mod acks;
 pub mod api;
 mod authority;
+mod campaigning;
 mod divergence;
 mod failures;
 mod founding;

@@ -12,6 +12,7 @@ use ringfence_types::{Command, Freshness, NodeId, Outcome, Rejection, Revision, 
 
 use crate::api::{BarrierError, Config, Failure, ProposeError, Role, TransferError};
 use crate::authority::{Authority, Standing};
+use crate::campaigning::Campaigning;
 use crate::divergence::{self, Findings};
 use crate::failures::Failures;
 use crate::freshness::{self, FreshAsOf};
@@ -61,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) checkpoint_time: Arc<Recorder>,
     pub(crate) findings: Findings,
     pub(crate) scrubs: Scrubs,
+    campaigning: Campaigning,
     stopping: AtomicBool,
 }
 
@@ -146,6 +148,7 @@ impl Node {
             checkpoint_time: Arc::default(),
             findings: Findings::default(),
             scrubs: Scrubs::default(),
+            campaigning: Campaigning::default(),
             stopping: AtomicBool::new(false),
         }));
         rt::spawn(quarantine::leave(node.clone(), node.0.links.clone(), started));
@@ -208,8 +211,8 @@ impl Node {
     /// Lets this node campaign, unless something speaks against it.
     pub(crate) fn settle_campaigning(&self) {
         let parts = &self.0;
-        let may = parts.links.local.quarantine.check_vote().is_ok() && !parts.shelf.quarantine.is_on();
-        parts.raft.runtime_config().elect(may);
+        let may = || parts.links.local.quarantine.check_vote().is_ok() && !parts.shelf.quarantine.is_on();
+        parts.campaigning.settle(may, |may| parts.raft.runtime_config().elect(may));
     }
 
     /// Founds the cluster if need be, then tells everybody where clients reach this node.
