@@ -102,12 +102,16 @@ pub(crate) async fn counted(raft: &Raft, log: &LogStore, ack: Ack, until: rt::In
     }
 }
 
-/// The answer to a member that asks.
+/// The answer to a member that asks. Without its leader lease a node may have a successor, whose writes its log does not hold.
 pub(crate) async fn answer(
+    authority: &Authority,
     raft: &Raft,
     log: &LogStore,
     request: &AcksRequest,
 ) -> Result<reply::Body, String> {
+    if authority.standing().leader != Some(authority.node()) {
+        return Err("this node does not lead, or not for certain".to_owned());
+    }
     let (ack, patience) = from_wire(request).ok_or("a question for acknowledgements without a level")?;
     let acks = counted(raft, log, ack, rt::now() + patience).await;
     let Acks { durable_at, wanted } = acks.ok_or("this node does not lead")?;

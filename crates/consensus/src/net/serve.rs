@@ -136,7 +136,7 @@ async fn answer(door: &Door, body: Option<Body>) -> reply::Body {
             let refusal = divergence::enter_quarantine(door, &request).err().unwrap_or_default();
             Ok(reply::Body::Quarantine(wire::QuarantineReply { refusal }))
         }
-        Some(Body::Acks(request)) => acks::answer(&door.raft, &door.log, &request).await,
+        Some(Body::Acks(request)) => acks::answer(&door.authority, &door.raft, &door.log, &request).await,
         Some(Body::ChangeMember(command)) => Ok(request::answer(&door.judge, &command).await),
         Some(Body::Command(_)) => Err("a write on the control channel".to_owned()),
         None => Err("an empty question".to_owned()),
