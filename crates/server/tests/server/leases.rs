@@ -1,19 +1,16 @@
 //! Leases as a client over the network sees them, on one node and on three.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::stream;
-use harness::{Server, assert_refused, detail, put, range};
 use ringfence_proto::etcdserverpb as etcd;
 use ringfence_proto::etcdserverpb::lease_client::LeaseClient;
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
+
+use crate::harness::{Server, assert_refused, detail, put, range};
 
 fn leases(server: &Server) -> LeaseClient<Channel> {
     LeaseClient::new(server.channel.clone())

@@ -1,12 +1,10 @@
 //! Nodes in this process, on simulated disks and real sockets, and what their clients see.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use ringfence_consensus::{Config, Founder, Node, Retention, TcpNetwork, Timing};
+use ringfence_consensus::{Config, Founder, Node, Retention, TcpNetwork, Timing, rt};
 use ringfence_disk::SimDisk;
 use ringfence_proto::etcdserverpb::kv_client::KvClient;
 use ringfence_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -15,6 +13,7 @@ use ringfence_proto::ringfence_v1::ErrorDetail;
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use ringfence_proto::{ERROR_DETAIL_KEY, mvccpb};
 use ringfence_server::{ServerConfig, bind, serve};
+use ringfence_types::{Command, Grant, LeaseCommand, LeaseId, LeaseTime, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -32,6 +31,17 @@ pub struct Server {
 }
 
 impl Server {
+    /// Grants a lease that outlives the test.
+    pub async fn grant(&self, lease: i64) -> Grant {
+        let command = LeaseCommand::Grant { lease: LeaseId(lease), ttl_seconds: 3_600 };
+        let command = Command::Lease { command, clock: LeaseTime(0) };
+        let deadline = rt::now() + Duration::from_secs(10);
+        match self.node.propose(&command, deadline).await.unwrap().unwrap().reply {
+            Reply::LeaseGranted(lease) => lease.grant,
+            other => panic!("{other:?} is a grant"),
+        }
+    }
+
     /// A cluster of one node, ready.
     pub async fn start() -> Server {
         let [server] = <[_; 1]>::try_from(Server::start_cluster(1).await).ok().expect("one was started");

@@ -1,13 +1,8 @@
 //! The clients' port of a cluster of one node, as a client over the network sees it.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Server, assert_refused, detail, keys, put, range};
 use ringfence_proto::etcdserverpb::cluster_client::ClusterClient;
 use ringfence_proto::etcdserverpb::request_op::Request as Op;
 use ringfence_proto::etcdserverpb::{self as etcd, response_op};
@@ -19,6 +14,8 @@ use tonic::{Code, Request};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::harness::{Server, assert_refused, detail, keys, put, range};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_put_read_deleted_and_compacted() {

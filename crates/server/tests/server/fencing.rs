@@ -1,39 +1,22 @@
 //! Fences, guards and sessions on a cluster of one node, as clients over the network see them: those that set fields, those that
 //! can set metadata alone, and plain clients of etcd.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
-use std::time::Duration;
-
-use harness::{Server, assert_refused, detail, put, range};
-use ringfence_consensus::rt;
 use ringfence_proto::codec::ScanningCodec;
 use ringfence_proto::etcdserverpb::request_op::Request as Op;
 use ringfence_proto::etcdserverpb::{self as etcd, compare::TargetUnion};
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use ringfence_proto::ringfence_v1::fencing_client::FencingClient;
 use ringfence_proto::ringfence_v1::{self as v1, resolve_response};
-use ringfence_types::{Command, Grant, LeaseCommand, LeaseId, LeaseTime, Reply};
+use ringfence_types::Grant;
 use tonic::metadata::{AsciiMetadataKey, MetadataMap};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use crate::harness::{Server, assert_refused, detail, put, range};
+
 impl Server {
     fn fencing(&self) -> FencingClient<Channel> {
         FencingClient::new(self.channel.clone())
-    }
-
-    /// Grants a lease that outlives the test.
-    async fn grant(&self, lease: i64) -> Grant {
-        let command = LeaseCommand::Grant { lease: LeaseId(lease), ttl_seconds: 3_600 };
-        let command = Command::Lease { command, clock: LeaseTime(0) };
-        let deadline = rt::now() + Duration::from_secs(10);
-        match self.node.propose(&command, deadline).await.unwrap().unwrap().reply {
-            Reply::LeaseGranted(lease) => lease.grant,
-            other => panic!("{other:?} is a grant"),
-        }
     }
 
     /// Has a lease queue for a lock, and returns the token that it gets.

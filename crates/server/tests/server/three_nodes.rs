@@ -1,15 +1,12 @@
 //! Three nodes: any of them serves any client, and one that has lost the others says so.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::time::{Duration, Instant};
 
-use harness::{Server, assert_refused, detail, put, range};
 use ringfence_proto::etcdserverpb as etcd;
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use tonic::{Code, Request};
+
+use crate::harness::{Server, assert_refused, detail, put, range};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_takes_writes_and_answers_reads() {

@@ -1,13 +1,8 @@
 //! Locks and elections of a cluster of one node, as clients over the network see them.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Server, assert_refused, detail, keys, put, range};
 use prost::Message as _;
 use ringfence_consensus::rt;
 use ringfence_proto::etcdserverpb::request_op::Request as Op;
@@ -26,6 +21,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
+
+use crate::harness::{Server, assert_refused, detail, keys, put, range};
 
 /// Longer than anything here takes, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,11 +44,6 @@ impl Server {
     /// A connection of its own, which breaks when this is dropped.
     async fn another_channel(&self) -> Channel {
         Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
-    }
-
-    async fn grant(&self, lease: i64) {
-        let command = LeaseCommand::Grant { lease: LeaseId(lease), ttl_seconds: 3_600 };
-        self.lease(command).await;
     }
 
     /// Ends a session, with all keys that hang on it.
