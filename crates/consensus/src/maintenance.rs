@@ -23,7 +23,10 @@ const PURGE_STEP: u64 = 1_000;
 /// How often the log's end is noted, to tell the age of entries later.
 const AGE_STEP: Duration = Duration::from_secs(5);
 
-/// Longest pause between two pieces of compaction. Apply waits for a checkpoint when the head is full: not for long.
+/// Shortest pause between two pieces of compaction: a state that is not believed is not compacted, and there is no hurry to look
+/// again.
+const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause. Apply waits for a checkpoint when the head is full: not for long.
 const SWEEP_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Pause between two looks at how far compaction is.
 const SWEPT_LOOK: Duration = Duration::from_millis(10);
@@ -58,7 +61,7 @@ impl Housekeeper {
             }
             if store.has_sweep_left() {
                 // Whoever writes meanwhile has the disk for half of the time at least.
-                rt::sleep(rt::since(began).min(SWEEP_PAUSE_MAX)).await;
+                rt::sleep(rt::since(began).clamp(SWEEP_PAUSE_MIN, SWEEP_PAUSE_MAX)).await;
             }
             ages.note(self.log.log().last_index());
             self.purge(&ages).await;
