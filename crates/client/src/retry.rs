@@ -102,7 +102,7 @@ impl Client {
         };
         loop {
             let Some(target) = call.pick().await else {
-                call.wait().await?;
+                call.wait(Duration::ZERO).await?;
                 continue;
             };
             call.attempts += 1;
@@ -188,7 +188,7 @@ impl Call<'_> {
                 let Verdict { code, reason, message, .. } = verdict;
                 Err(Error::Refused { code, reason, message })
             }
-            Next::Later => self.wait().await,
+            Next::Later => self.wait(verdict.retry_after).await,
             Next::OtherNode => {
                 if Instant::now() < self.deadline {
                     Ok(())
@@ -211,9 +211,9 @@ impl Call<'_> {
         if Instant::now() < self.deadline { Ok(()) } else { Err(self.unavailable()) }
     }
 
-    /// Waits before the next round, in which every node may be tried again.
-    async fn wait(&mut self) -> Result<(), Error> {
-        let until = Instant::now() + self.backoff.draw();
+    /// Waits, for at least `least`, before the next round, in which every node may be tried again.
+    async fn wait(&mut self, least: Duration) -> Result<(), Error> {
+        let until = Instant::now() + least + self.backoff.draw();
         if until >= self.deadline {
             return Err(self.unavailable());
         }

@@ -1,6 +1,7 @@
 //! What the status that ended an attempt proves. This is the one place that judges it.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use prost::Message as _;
 use ringfence_proto::ERROR_DETAIL_KEY;
@@ -16,6 +17,9 @@ const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 const NOT_LEADER: &str = "etcdserver: not leader";
 /// How etcd's refusals about elections begin; it gives them no code.
 const ELECTION: &str = "election: ";
+
+/// The longest that a server's wish to be left alone is heeded.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// Whether an attempt changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(crate) struct Verdict {
     pub(crate) code: Code,
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// For how long the server asks to be left alone with this.
+    pub(crate) retry_after: Duration,
 }
 
 impl Verdict {
@@ -59,6 +65,7 @@ impl Verdict {
                 code: status.code(),
                 reason: "unreachable".to_owned(),
                 message: with_causes(status),
+                retry_after: Duration::ZERO,
             },
             None => Verdict {
                 applied: applied_by_etcd_rules(status),
@@ -67,6 +74,7 @@ impl Verdict {
                 code: status.code(),
                 reason: String::new(),
                 message: with_causes(status),
+                retry_after: Duration::ZERO,
             },
         }
     }
@@ -85,6 +93,7 @@ impl Verdict {
             code: status.code(),
             reason: detail.reason,
             message,
+            retry_after: Duration::from_millis(detail.retry_after_ms.into()).min(RETRY_AFTER_MAX),
         }
     }
 }

@@ -8,6 +8,11 @@ use ringfence_store::ScrubProgress;
 use ringfence_types::{Alarm, Index, LeaseTime, LogId, NodeId, Rejection, Revision, Term};
 use thiserror::Error;
 
+mod quarantine;
+
+pub use crate::quota::{SpaceLimits, SpaceStatus};
+pub use quarantine::{Quarantine, QuarantineKind};
+
 /// How one node is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -41,6 +46,8 @@ pub struct Config {
     pub disk_stall_limit: Duration,
     /// How divergence and decay of the state are looked for.
     pub integrity: Integrity,
+    /// How much room the node may take.
+    pub space: SpaceLimits,
     /// The build's version, told to clients and peers.
     pub version: String,
 }
@@ -146,6 +153,7 @@ impl Config {
             snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
             disk_stall_limit: Config::DISK_STALL_LIMIT,
             integrity: Integrity::default(),
+            space: SpaceLimits::default(),
             version: "0".to_owned(),
         }
     }
@@ -252,6 +260,9 @@ pub enum ProposeError {
     /// Too many writes wait already. Not applied.
     #[error("too many writes wait: {0}")]
     Overloaded(String),
+    /// The leader has no room for what the write would store. Not applied.
+    #[error("there is no room: {0}")]
+    NoSpace(String),
     /// The command is larger than an entry may be. Not applied.
     #[error("the request is too large: {size} bytes, at most {max}")]
     TooLarge {
@@ -286,6 +297,7 @@ impl ProposeError {
             | ProposeError::NoLease(_)
             | ProposeError::NotReady(_)
             | ProposeError::Overloaded(_)
+            | ProposeError::NoSpace(_)
             | ProposeError::TooLarge { .. }
             | ProposeError::DeadlineBefore => true,
             ProposeError::DeadlineAfter
@@ -337,50 +349,6 @@ pub struct ReadOnly {
 impl fmt::Display for ReadOnly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "read-only since {:.1} s: {}", self.since.as_secs_f64(), self.reason)
-    }
-}
-
-/// That a node is kept out of a part of its work, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantine {
-    /// What is not to be believed.
-    pub kind: QuarantineKind,
-    /// What is wrong, in plain words.
-    pub reason: String,
-}
-
-/// What of a node is not to be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuarantineKind {
-    /// Its log, which is not the one that the member of its id has acknowledged: it neither votes, acknowledges nor leads.
-    Log,
-    /// Its state: it votes and acknowledges, but neither leads nor serves, until another member's state has taken its place.
-    State,
-}
-
-impl QuarantineKind {
-    /// The quarantine's name, as it is shown to people.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            QuarantineKind::Log => "log quarantine",
-            QuarantineKind::State => "state quarantine",
-        }
-    }
-
-    /// How it ends, in plain words.
-    #[must_use]
-    pub fn way_back(self) -> &'static str {
-        match self {
-            QuarantineKind::Log => "bring the node back with `ringfence member rejoin`",
-            QuarantineKind::State => "the leader sends it a sound state, and it comes back by itself",
-        }
-    }
-}
-
-impl fmt::Display for Quarantine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.kind.as_str(), self.reason, self.kind.way_back())
     }
 }
 
@@ -520,6 +488,10 @@ pub struct Status {
     pub state_bytes_given_back: u64,
     /// Bytes of rows that wait in memory for a checkpoint.
     pub head_bytes: u64,
+    /// How the node stands with its room.
+    pub space: SpaceStatus,
+    /// How far history is compacted.
+    pub compaction: CompactionStatus,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
     /// What is known of divergence and decay.
@@ -530,6 +502,17 @@ pub struct Status {
     pub checkpoint: Histogram,
     /// Time that writes of this node spent, from proposal to answer.
     pub propose: Histogram,
+}
+
+/// How far history is compacted on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompactionStatus {
+    /// The oldest revision that can be read; 0 while nothing was compacted.
+    pub revision: Revision,
+    /// Whether the state file has been freed of all that compaction removes.
+    pub is_swept: bool,
+    /// Versions of keys that have been removed since the process started.
+    pub versions_removed: u64,
 }
 
 /// What a node knows of a member.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 use parking_lot::Mutex;
+use ringfence_proto::command::wants_lease_clock;
 use ringfence_store::Store;
 use ringfence_types::{LeaseTime, NodeId, Term, limits};
 
@@ -163,18 +165,18 @@ impl Authority {
         self.lease_clock.lock().read(rt::now())
     }
 
-    /// Admits a write, if there is room for it.
-    pub(crate) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Permit, ProposeError> {
+    /// Admits a write, if there is room for it among those that wait. What lets leases last or end has some room of its own.
+    pub(crate) fn admit(self: &Arc<Self>, command: &Bytes) -> Result<Permit, ProposeError> {
+        let (bytes, is_of_leases) = (command.len(), wants_lease_clock(command));
+        let reserved = if is_of_leases { limits::LEASE_PROPOSALS_RESERVED } else { 0 };
+        let pending_max = limits::PROPOSALS_WAITING_MAX + reserved;
         let pending = self.pending.fetch_add(1, Ordering::Relaxed);
         let pending_bytes = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let permit = Permit { authority: self.clone(), bytes };
-        if pending >= limits::PROPOSALS_WAITING_MAX {
-            return Err(ProposeError::Overloaded(format!(
-                "{pending} of at most {}",
-                limits::PROPOSALS_WAITING_MAX
-            )));
+        if pending >= pending_max {
+            return Err(ProposeError::Overloaded(format!("{pending} of at most {pending_max}")));
         }
-        if pending_bytes + bytes > limits::PROPOSAL_BYTES_WAITING_MAX {
+        if !is_of_leases && pending_bytes + bytes > limits::PROPOSAL_BYTES_WAITING_MAX {
             let max = limits::PROPOSAL_BYTES_WAITING_MAX;
             return Err(ProposeError::Overloaded(format!("{pending_bytes} bytes of at most {max}")));
         }

@@ -8,7 +8,7 @@
 //! Reading order: [`api`] (what is seen from above), `node` (how the parts are put together), `propose` and `read` (the way
 //! of a write and of a read), `acks` (what more a caller may wait for), `authority` (who may write), `lease_clock` and `leases` (what leases end by), `raft` (openraft's adapters and the storage gate), `net` (the
 //! peers), `identity`, `founding`, `new_history` and `quarantine` (who a node is, how a cluster begins, how out of a dead one,
-//! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space` and `watchdog`, `divergence` and
+//! and when a node must not be counted on), `membership` (how it changes), `maintenance`, `space`, `quota` and `watchdog`, `divergence` and
 //! `scrubber` (whose state is to be believed), and [`rt`], the
 //! runtime under all of it.
 
@@ -34,6 +34,7 @@ mod node;
 mod opening;
 mod propose;
 mod quarantine;
+mod quota;
 mod raft;
 mod read;
 mod recovery;
@@ -47,9 +48,9 @@ mod status;
 mod watchdog;
 
 pub use api::{
-    BarrierError, Config, Failure, Founder, Histogram, Integrity, IntegrityStatus, Join, MemberError,
-    MemberStatus, ProposalCounts, ProposeError, Quarantine, QuarantineKind, ReadOnly, Retention, Role,
-    ScrubVerdict, Secret, Status, Timing, Transfer, TransferError,
+    BarrierError, CompactionStatus, Config, Failure, Founder, Histogram, Integrity, IntegrityStatus, Join,
+    MemberError, MemberStatus, ProposalCounts, ProposeError, Quarantine, QuarantineKind, ReadOnly, Retention,
+    Role, ScrubVerdict, Secret, SpaceLimits, SpaceStatus, Status, Timing, Transfer, TransferError,
 };
 pub use net::{Connection, Network, TcpNetwork};
 pub use new_history::{Survey, Survivor};

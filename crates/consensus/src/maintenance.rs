@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use openraft::errors::RaftError;
 use ringfence_canary::Canary;
-use ringfence_types::Index;
+use ringfence_types::{Index, Revision};
 
 use crate::api::Retention;
 use crate::failures::Failures;
 use crate::measure::Recorder;
+use crate::node::Node;
 use crate::raft::gate::Gate;
 use crate::raft::log_store::LogStore;
 use crate::raft::state_machine::Shelf;
@@ -21,6 +22,14 @@ use crate::rt;
 const PURGE_STEP: u64 = 1_000;
 /// How often the log's end is noted, to tell the age of entries later.
 const AGE_STEP: Duration = Duration::from_secs(5);
+
+/// Shortest pause between two pieces of compaction: a state that is not believed is not compacted, and there is no hurry to look
+/// again.
+const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause. Apply waits for a checkpoint when the head is full: not for long.
+const SWEEP_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Pause between two looks at how far compaction is.
+const SWEPT_LOOK: Duration = Duration::from_millis(10);
 
 /// What housekeeping works on.
 pub(crate) struct Housekeeper {
@@ -46,8 +55,13 @@ impl Housekeeper {
                 let _ = rt::timeout(self.checkpoint_interval, wanted).await;
             }
             let due = store.is_checkpoint_due() || store.head_bytes() > 0;
+            let began = rt::now();
             if due && !self.checkpoint().await {
                 return;
+            }
+            if store.has_sweep_left() {
+                // Whoever writes meanwhile has the disk for half of the time at least.
+                rt::sleep(rt::since(began).clamp(SWEEP_PAUSE_MIN, SWEEP_PAUSE_MAX)).await;
             }
             ages.note(self.log.log().last_index());
             self.purge(&ages).await;
@@ -123,6 +137,15 @@ pub(crate) async fn follow_snapshots(raft: Raft, shelf: Arc<Shelf>) {
         // Whoever leads by now, if it is not this node, has begun with an entry of its own.
         if let Err(RaftError::Fatal(_)) = raft.write_blank().await {
             return;
+        }
+    }
+}
+
+impl Node {
+    /// Waits until the state file of this node has been freed of all that compaction up to `revision` removes.
+    pub async fn until_swept(&self, revision: Revision) {
+        while !self.0.shelf.store.is_swept(revision) {
+            rt::sleep(SWEPT_LOOK).await;
         }
     }
 }

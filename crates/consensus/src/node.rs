@@ -24,6 +24,7 @@ use crate::membership::{controller, joining};
 use crate::net::{Door, Links, Local, Network, Transfers, serve_peers};
 use crate::opening::{Opened, check, open, start_raft};
 use crate::propose::{self, Proposer};
+use crate::quota::{self, Quota};
 use crate::raft::gate::Gate;
 use crate::raft::log_store::LogStore;
 use crate::raft::state_machine::Shelf;
@@ -63,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) findings: Findings,
     pub(crate) scrubs: Scrubs,
     campaigning: Campaigning,
+    pub(crate) quota: Arc<Quota>,
     stopping: AtomicBool,
 }
 
@@ -122,7 +124,8 @@ impl Node {
         let authority = Arc::new(Authority::new(identity.node_id(), config.timing));
         let raft = start_raft(&config, &log, &shelf, links.clone(), authority.clone()).await?;
         let (reads, questions) = Reads::new();
-        let (proposer, writes) = Proposer::new(authority.clone(), shelf.clone());
+        let quota = Arc::new(Quota::new(config.space, shelf.store.clone()));
+        let (proposer, writes) = Proposer::new(authority.clone(), shelf.clone(), quota.clone());
         let judge = Judge {
             raft: raft.clone(),
             shelf: shelf.clone(),
@@ -149,6 +152,7 @@ impl Node {
             findings: Findings::default(),
             scrubs: Scrubs::default(),
             campaigning: Campaigning::default(),
+            quota,
             stopping: AtomicBool::new(false),
         }));
         rt::spawn(quarantine::leave(node.clone(), node.0.links.clone(), started));
@@ -196,6 +200,7 @@ impl Node {
             checkpoint_time: parts.checkpoint_time.clone(),
         };
         rt::spawn(housekeeper.run());
+        rt::spawn(quota::watch(self.clone(), parts.quota.clone()));
         rt::spawn(space::give_back(parts.shelf.clone(), parts.failures.clone()));
         rt::spawn(maintenance::follow_snapshots(parts.raft.clone(), parts.shelf.clone()));
         rt::spawn(watchdog::watch_core(self.clone(), parts.raft.clone(), parts.failures.clone()));

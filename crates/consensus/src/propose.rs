@@ -19,6 +19,7 @@ use crate::api::{ProposeError, ReadOnly};
 use crate::authority::{Authority, Permit, Standing};
 use crate::net::CallError;
 use crate::net::Links;
+use crate::quota::Quota;
 use crate::raft::state_machine::Shelf;
 use crate::raft::types::{Raft, Sealed, TypeConfig};
 use crate::rt;
@@ -46,14 +47,20 @@ pub(crate) struct Waiting {
 pub(crate) struct Proposer {
     authority: Arc<Authority>,
     shelf: Arc<Shelf>,
+    quota: Arc<Quota>,
     queue: mpsc::Sender<Waiting>,
 }
 
 impl Proposer {
     /// The handle, and what [`serve`] takes.
-    pub(crate) fn new(authority: Arc<Authority>, shelf: Arc<Shelf>) -> (Proposer, mpsc::Receiver<Waiting>) {
-        let (queue, waiting) = mpsc::channel(limits::PROPOSALS_WAITING_MAX);
-        (Proposer { authority, shelf, queue }, waiting)
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        shelf: Arc<Shelf>,
+        quota: Arc<Quota>,
+    ) -> (Proposer, mpsc::Receiver<Waiting>) {
+        let waiting_max = limits::PROPOSALS_WAITING_MAX + limits::LEASE_PROPOSALS_RESERVED;
+        let (queue, waiting) = mpsc::channel(waiting_max);
+        (Proposer { authority, shelf, quota, queue }, waiting)
     }
 
     /// Puts a command into the queue to Raft on this node. Whether this node leads is told by the answer.
@@ -61,7 +68,8 @@ impl Proposer {
         // It could not tell what comes of it. Another member will lead soon.
         self.shelf.quarantine.check().map_err(ProposeError::NotReady)?;
         let command = self.stamped(command)?;
-        let permit = self.authority.admit(command.len())?;
+        let permit = self.authority.admit(&command)?;
+        self.quota.admit(&command)?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { command, answer, started: rt::now(), _permit: permit };
         self.queue.try_send(waiting).map_err(|error| match error {
@@ -248,7 +256,7 @@ async fn forward(
     command: Bytes,
     abandoned_before: u64,
 ) -> Result<Outcome, ProposeError> {
-    let _permit = authority.admit(command.len())?;
+    let _permit = authority.admit(&command)?;
     let link = links.forward(leader, address);
     let started = rt::now();
     let ended = tokio::select! {
@@ -257,6 +265,8 @@ async fn forward(
             Ok(reply::Body::Outcome(outcome)) => ringfence_proto::outcome::decode(&outcome)
                 .map_err(|error| ProposeError::Stopped(format!("the leader's answer is malformed: {error}"))),
             Ok(reply::Body::Refused(reason)) => Err(ProposeError::NotReady(reason)),
+            Ok(reply::Body::NoSpace(reason)) => Err(ProposeError::NoSpace(reason)),
+            Ok(reply::Body::Overloaded(reason)) => Err(ProposeError::Overloaded(reason)),
             Ok(_) => Err(ProposeError::LeadershipLost),
             Err(CallError::NotSent(reason)) => Err(ProposeError::NotReady(format!("the leader: {reason}"))),
             Err(CallError::Broken(_)) => Err(ProposeError::ForwardBroken),

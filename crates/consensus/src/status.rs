@@ -5,7 +5,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use ringfence_types::{Index, Term};
 
-use crate::api::{IntegrityStatus, MemberStatus, Quarantine, QuarantineKind, Role, Status};
+use crate::api::{CompactionStatus, IntegrityStatus, MemberStatus, Quarantine, QuarantineKind, Role, Status};
 use crate::node::Node;
 use crate::rt;
 
@@ -101,6 +101,12 @@ impl Node {
             state_rebuilds: store.rebuilds,
             state_bytes_given_back: store.bytes_given_back,
             head_bytes: store.head_bytes,
+            space: parts.quota.status(),
+            compaction: CompactionStatus {
+                revision: view.compacted(),
+                is_swept: parts.shelf.store.is_swept(view.compacted()),
+                versions_removed: store.versions_compacted,
+            },
             log_bytes: log.bytes,
             integrity: self.integrity(),
             log_sync: parts.log.sync_time().snapshot(),

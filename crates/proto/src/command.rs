@@ -44,6 +44,17 @@ const LEASE_CLOCK_FIELD: u32 = 32;
 /// The kinds of commands about leases, by their fields.
 const LEASE_KINDS: std::ops::RangeInclusive<u32> = 6..=10;
 
+/// The kinds of commands that may need more room than they give back, by their fields: puts, transactions, conditional writes, grants
+/// of leases and changes of guards.
+const CLAIMING_KINDS: [u32; 5] = [1, 3, 5, 7, 12];
+
+/// Whether `bytes` may be a command that needs more room than it gives back; [`Command::claim`] says whether it is. Looks at the
+/// first byte or two.
+#[must_use]
+pub fn may_claim_space(bytes: &Bytes) -> bool {
+    decode_key(&mut bytes.as_ref()).is_ok_and(|(field, _)| CLAIMING_KINDS.contains(&field))
+}
+
 /// Whether `bytes` are a command about leases, which the leader has to put its clock on.
 #[must_use]
 pub fn wants_lease_clock(bytes: &Bytes) -> bool {
@@ -64,7 +75,10 @@ pub fn with_lease_clock(bytes: &Bytes, clock: LeaseTime) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use ringfence_types::{Grant, Index, LeaseCommand, LeaseId, Revision};
+    use ringfence_types::{
+        Claim, Conditional, DeleteRange, Grant, GuardChange, Index, KeyRange, LeaseCommand, LeaseId,
+        Operation, Put, PutLease, PutValue, Revision, Scope, Txn, Write,
+    };
 
     use super::*;
 
@@ -87,5 +101,40 @@ mod tests {
         }
         assert!(!wants_lease_clock(&encode(&Command::Compact { revision: Revision(3) })));
         assert!(!wants_lease_clock(&Bytes::new()));
+    }
+
+    #[test]
+    fn what_claims_room_is_looked_at() {
+        let put = Put {
+            key: Bytes::from_static(b"k"),
+            value: PutValue::Keep,
+            lease: PutLease::Keep,
+            prev_kv: false,
+        };
+        let write = Write::Put(put.clone());
+        let grant = LeaseCommand::Grant { lease: LeaseId(1), ttl_seconds: 5 };
+        let guard = GuardChange {
+            range: KeyRange::all(),
+            scope: Some(Scope::Key(Bytes::new())),
+            fences: vec![],
+            overrides: false,
+        };
+        for command in [
+            Command::Put(put.clone()),
+            Command::Txn(Txn { success: vec![Operation::Put(put)], ..Txn::default() }),
+            Command::Conditional(Conditional { write, fences: vec![], session: None }),
+            Command::Lease { command: grant, clock: LeaseTime(0) },
+            Command::ChangeGuard(guard),
+        ] {
+            assert_ne!(command.claim(), Claim::Nothing, "{command:?}");
+            assert!(may_claim_space(&encode(&command)), "{command:?}");
+        }
+        for command in [
+            Command::DeleteRange(DeleteRange { range: KeyRange::all(), prev_kv: true }),
+            Command::Compact { revision: Revision(3) },
+            Command::Lease { command: LeaseCommand::Revoke { lease: LeaseId(1) }, clock: LeaseTime(0) },
+        ] {
+            assert!(!may_claim_space(&encode(&command)), "{command:?}");
+        }
     }
 }

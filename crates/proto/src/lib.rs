@@ -25,7 +25,13 @@ pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
 }
 
-/// The etcd v3 API: KV, Lease, Cluster and Maintenance.
+/// What etcd's Auth service says about users and roles.
+#[allow(missing_docs, clippy::all)]
+pub mod authpb {
+    include!(concat!(env!("OUT_DIR"), "/authpb.rs"));
+}
+
+/// The etcd v3 API: KV, Lease, Cluster, Maintenance and Auth.
 #[allow(missing_docs, clippy::all)]
 pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));

@@ -302,6 +302,7 @@ fn change_member(change: &types::MemberChange) -> log::ChangeMember {
 fn alarm(alarm: &types::Alarm) -> log::Alarm {
     let kind = match alarm.kind {
         types::AlarmKind::Corrupt => log::alarm::Kind::Corrupt,
+        types::AlarmKind::NoSpace => log::alarm::Kind::Nospace,
     };
     log::Alarm { member: alarm.member.0, kind: kind.into() }
 }
@@ -353,6 +354,7 @@ fn rejection(rejection: &types::Rejection) -> log::Rejection {
         }
         types::Rejection::SequenceReused(sequence) => rejection::Kind::SequenceReused(*sequence),
         types::Rejection::AnswerNotKept(revision) => rejection::Kind::AnswerNotKept(revision.0),
+        types::Rejection::AnswerTooLarge { max } => rejection::Kind::AnswerTooLarge(*max),
         types::Rejection::UnknownCommand(kind) => rejection::Kind::UnknownCommand(kind.clone()),
     };
     log::Rejection { kind: Some(kind) }

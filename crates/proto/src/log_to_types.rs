@@ -310,6 +310,7 @@ fn reply(message: log::Reply) -> Result<types::Reply, DecodeError> {
 fn alarm(message: log::Alarm) -> Result<types::Alarm, DecodeError> {
     let kind = match known(log::alarm::Kind::try_from(message.kind).ok(), "Alarm.kind")? {
         log::alarm::Kind::Corrupt => types::AlarmKind::Corrupt,
+        log::alarm::Kind::Nospace => types::AlarmKind::NoSpace,
         log::alarm::Kind::Unspecified => return Err(DecodeError::Unknown { field: "Alarm.kind" }),
     };
     Ok(types::Alarm { member: types::NodeId(message.member), kind })
@@ -363,6 +364,7 @@ fn rejection(message: log::Rejection) -> Result<types::Rejection, DecodeError> {
             types::Rejection::SequenceAboveWindow { sequence: above.sequence, max: above.max }
         }
         rejection::Kind::SequenceReused(sequence) => types::Rejection::SequenceReused(sequence),
+        rejection::Kind::AnswerTooLarge(max) => types::Rejection::AnswerTooLarge { max },
         rejection::Kind::AnswerNotKept(revision) => types::Rejection::AnswerNotKept(Revision(revision)),
         rejection::Kind::UnknownCommand(kind) => types::Rejection::UnknownCommand(kind),
     })

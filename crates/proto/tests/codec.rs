@@ -160,7 +160,8 @@ fn any_command() -> impl Strategy<Value = Command> {
 }
 
 fn alarm() -> impl Strategy<Value = Alarm> {
-    any::<u64>().prop_map(|member| Alarm { member: NodeId(member), kind: AlarmKind::Corrupt })
+    (any::<u64>(), prop_oneof![Just(AlarmKind::Corrupt), Just(AlarmKind::NoSpace)])
+        .prop_map(|(member, kind)| Alarm { member: NodeId(member), kind })
 }
 
 fn key_value() -> impl Strategy<Value = KeyValue> {

@@ -28,12 +28,9 @@ pub(crate) async fn change(
 ) -> Result<Vec<etcd::AlarmMember>, Trouble> {
     let kind = match request.alarm() {
         etcd::AlarmType::Corrupt => AlarmKind::Corrupt,
-        etcd::AlarmType::Nospace | etcd::AlarmType::None if raised => {
-            return Err(Trouble::Unsupported(
-                "of all alarms only CORRUPT can be raised by hand in this version",
-            ));
-        }
-        etcd::AlarmType::Nospace | etcd::AlarmType::None => return Ok(Vec::new()),
+        etcd::AlarmType::Nospace => AlarmKind::NoSpace,
+        // There is nothing to raise or to clear.
+        etcd::AlarmType::None => return Ok(Vec::new()),
     };
     let alarm = Alarm { member: NodeId(request.member_id), kind };
     let view = served.node.view();
@@ -57,12 +54,14 @@ pub(crate) async fn change(
 pub(crate) fn name(alarm: Alarm) -> &'static str {
     match alarm.kind {
         AlarmKind::Corrupt => "CORRUPT",
+        AlarmKind::NoSpace => "NOSPACE",
     }
 }
 
 fn to_wire(alarm: Alarm) -> etcd::AlarmMember {
     let kind = match alarm.kind {
         AlarmKind::Corrupt => etcd::AlarmType::Corrupt,
+        AlarmKind::NoSpace => etcd::AlarmType::Nospace,
     };
     etcd::AlarmMember { member_id: alarm.member.0, alarm: kind.into() }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 36] = [
+const METHODS: [(&str, &str); 53] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
@@ -31,6 +31,23 @@ const METHODS: [(&str, &str); 36] = [
     ("etcdserverpb.Maintenance", "Snapshot"),
     ("etcdserverpb.Maintenance", "MoveLeader"),
     ("etcdserverpb.Maintenance", "Downgrade"),
+    ("etcdserverpb.Auth", "AuthEnable"),
+    ("etcdserverpb.Auth", "AuthDisable"),
+    ("etcdserverpb.Auth", "AuthStatus"),
+    ("etcdserverpb.Auth", "Authenticate"),
+    ("etcdserverpb.Auth", "UserAdd"),
+    ("etcdserverpb.Auth", "UserGet"),
+    ("etcdserverpb.Auth", "UserList"),
+    ("etcdserverpb.Auth", "UserDelete"),
+    ("etcdserverpb.Auth", "UserChangePassword"),
+    ("etcdserverpb.Auth", "UserGrantRole"),
+    ("etcdserverpb.Auth", "UserRevokeRole"),
+    ("etcdserverpb.Auth", "RoleAdd"),
+    ("etcdserverpb.Auth", "RoleGet"),
+    ("etcdserverpb.Auth", "RoleList"),
+    ("etcdserverpb.Auth", "RoleDelete"),
+    ("etcdserverpb.Auth", "RoleGrantPermission"),
+    ("etcdserverpb.Auth", "RoleRevokePermission"),
     ("v3lockpb.Lock", "Lock"),
     ("v3lockpb.Lock", "Unlock"),
     ("v3electionpb.Election", "Campaign"),

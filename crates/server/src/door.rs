@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use hyper::body::Incoming;
 use ringfence_proto::codec::REFUSAL_PREFIX;
+use ringfence_proto::etcdserverpb::auth_server::AuthServer;
 use ringfence_proto::etcdserverpb::cluster_server::ClusterServer;
 use ringfence_proto::etcdserverpb::kv_server::KvServer;
 use ringfence_proto::etcdserverpb::lease_server::LeaseServer;
@@ -26,6 +27,8 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
 
+use crate::admission::{self, Admission, Held, Kind, LargeAnswer, Metered, Permit};
+use crate::auth::Auth;
 use crate::calls::{Calls, Method};
 use crate::cluster::Cluster;
 use crate::election::Election;
@@ -51,6 +54,8 @@ const KV: &str = "/etcdserverpb.KV/";
 #[derive(Clone)]
 pub(crate) struct Door {
     served: Served,
+    /// What this connection may have under way.
+    admission: Admission,
     calls: Arc<Calls>,
     kv: KvServer<Kv>,
     routes: Routes,
@@ -69,6 +74,7 @@ impl Door {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
+            .add_service(AuthServer::new(Auth { served: served.clone() }))
             .add_service(LeaseServer::new(Lease { served: served.clone() }))
             .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots, rebuilds }))
             .add_service(
@@ -85,7 +91,18 @@ impl Door {
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))
             .prepare();
-        Door { served, calls: Arc::new(Calls::default()), kv, routes }
+        let admission = served.admission.clone();
+        Door { served, admission, calls: Arc::new(Calls::default()), kv, routes }
+    }
+
+    /// The door as a new connection finds it.
+    pub(crate) fn on_connection(&self) -> Door {
+        Door { admission: self.admission.on_connection(), ..self.clone() }
+    }
+
+    /// Most calls on one connection at once.
+    pub(crate) fn calls_max(&self) -> u32 {
+        admission::connection_calls_max(&self.served.limits)
     }
 
     /// Answers one request.
@@ -94,7 +111,7 @@ impl Door {
         request: http::Request<Incoming>,
     ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
         let method = Method::of(request.uri().path());
-        let room = self.room(request);
+        let room = if is_grpc(&request) { self.admitted(request) } else { self.plain(&request) };
         let (calls, served) = (Arc::clone(&self.calls), self.served.clone());
         async move {
             if let Some(method) = method {
@@ -115,19 +132,40 @@ impl Door {
         }
     }
 
-    fn room(&self, request: http::Request<Incoming>) -> Room {
-        let path = request.uri().path();
-        if path.starts_with(KV) {
+    /// A call, if there is room for it among those under way.
+    fn admitted(&self, request: http::Request<Incoming>) -> Room {
+        let kind = Kind::of(request.uri().path());
+        let permit = match self.admission.admit(kind) {
+            Ok(permit) => permit,
+            Err(trouble) => {
+                let refusal = self.served.status(&trouble).into_http();
+                return Box::pin(async move { Ok(refusal) });
+            }
+        };
+        let room = self.room(request, &permit);
+        Box::pin(async move {
+            let response = room.await?;
+            if let Some(large) = response.extensions().get::<LargeAnswer>().cloned() {
+                return Ok(response.map(|body| Body::new(Held::new(body, large))));
+            }
+            // Of any other call that does not stand the answer is whole by now, and small.
+            Ok(if kind.stands() { response.map(|body| Body::new(Held::new(body, permit))) } else { response })
+        })
+    }
+
+    fn room(&self, request: http::Request<Incoming>, permit: &Arc<Permit>) -> Room {
+        let request = request.map(|body| Metered::new(body, self.served.clone(), Arc::clone(permit)));
+        if request.uri().path().starts_with(KV) {
             return self.kv.clone().call(request);
-        }
-        if !is_grpc(&request) {
-            let (served, calls) = (self.served.clone(), Arc::clone(&self.calls));
-            return Box::pin(async move {
-                Ok(plain::answer(&served, &calls, request.method(), request.uri()).await)
-            });
         }
         let mut routes = self.routes.clone();
         Box::pin(async move { routes.call(request.map(Body::new)).await })
+    }
+
+    fn plain(&self, request: &http::Request<Incoming>) -> Room {
+        let (served, calls) = (self.served.clone(), Arc::clone(&self.calls));
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Box::pin(async move { Ok(plain::answer(&served, &calls, &method, &uri).await) })
     }
 }
 

@@ -26,6 +26,7 @@ fixed! {
     INVALID_SORT_OPTION = InvalidArgument "etcdserver: invalid sort option";
     COMPACTED = OutOfRange "etcdserver: mvcc: required revision has been compacted";
     FUTURE_REVISION = OutOfRange "etcdserver: mvcc: required revision is a future revision";
+    NO_SPACE = ResourceExhausted "etcdserver: mvcc: database space exceeded";
     LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";
     LEASE_EXISTS = FailedPrecondition "etcdserver: lease already exists";
     LEASE_TTL_TOO_LARGE = OutOfRange "etcdserver: too large lease TTL";
@@ -38,6 +39,13 @@ fixed! {
     TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = ResourceExhausted "etcdserver: too many requests";
+    ROOT_USER_NOT_FOUND = FailedPrecondition "etcdserver: root user does not exist";
+    USER_NAMELESS = InvalidArgument "etcdserver: user name is empty";
+    USER_NOT_FOUND = FailedPrecondition "etcdserver: user name not found";
+    ROLE_NAMELESS = InvalidArgument "etcdserver: role name is empty";
+    ROLE_NOT_FOUND = FailedPrecondition "etcdserver: role name not found";
+    PERMISSION_MISSING = InvalidArgument "etcdserver: permission not given";
+    AUTH_NOT_ENABLED = FailedPrecondition "etcdserver: authentication is not enabled";
     NO_LEADER = Unavailable "etcdserver: no leader";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";
     NOT_CAPABLE = FailedPrecondition "etcdserver: not capable";
@@ -48,6 +56,7 @@ fixed! {
     CORRUPT = DataLoss "etcdserver: corrupt cluster";
     UNHEALTHY = Unavailable "etcdserver: unhealthy cluster";
     BAD_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
+    WRONG_DOWNGRADE_FORMAT = InvalidArgument "etcdserver: wrong downgrade target version format";
     INVALID_DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
     DEADLINE_EXCEEDED = DeadlineExceeded "etcdserver: context deadline exceeded";
     NO_DOWNGRADE = FailedPrecondition "etcdserver: no inflight downgrade job";

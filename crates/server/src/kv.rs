@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures_util::Stream;
 use prost::Message;
+use ringfence_consensus::rt::{self, Instant};
 use ringfence_proto::etcdserverpb::kv_server;
 use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_proto::extension::{self, AckWish, Checks, Extended, ExtensionError};
@@ -11,10 +12,12 @@ use ringfence_proto::freshness::{AGE_KEY, FRESHNESS_KEY};
 use ringfence_proto::metadata::{CHECKED_KEY, checked_value};
 use ringfence_proto::request::Transaction;
 use ringfence_proto::ringfence_v1::Checked;
-use ringfence_proto::{request, response};
+use ringfence_proto::{mvccpb, request, response};
 use ringfence_store::View;
 use ringfence_types::limits::CHECKED_METADATA_BYTES_MAX;
-use ringfence_types::{Applied, Command, Freshness, KeyRange, Operation, RangeEnd, RangeQuery, Reply, Txn};
+use ringfence_types::{
+    Applied, Command, Freshness, KeyRange, Operation, RangeEnd, RangeQuery, Reply, Revision, Txn,
+};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -36,7 +39,13 @@ impl kv_server::Kv for Kv {
         request: Request<etcd::RangeRequest>,
     ) -> Result<Response<etcd::RangeResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let mut response = self.served.answer(self.read_range(&metadata, request).await)?;
+        let read = self.read_range(&metadata, request).await;
+        let read = read.and_then(|answer| Ok((self.served.admission.answer(bytes_of(&answer.kvs))?, answer)));
+        let (large, answer) = read.map_err(|trouble| self.served.status(&trouble))?;
+        let mut response = Response::new(answer);
+        if let Some(large) = large {
+            response.extensions_mut().insert(large);
+        }
         if let Some(age) = response.get_ref().age_ms {
             response.metadata_mut().insert(AGE_KEY, MetadataValue::from(age));
         }
@@ -144,7 +153,30 @@ impl Kv {
     ) -> Result<Applied, Trouble> {
         gate::leader(metadata, &self.served.node)?;
         gate::carried(metadata)?.refuse()?;
-        Ok(self.served.node.propose(&request::compaction(request), deadline::of(metadata)).await??)
+        let node = &self.served.node;
+        let compacted = node.propose(&request::compaction(request), deadline::of(metadata)).await??;
+        if request.physical {
+            self.until_swept(Revision(request.revision), deadline::named(metadata)).await?;
+        }
+        Ok(compacted)
+    }
+
+    /// Waits until this member's file has been freed of what a compaction removes: as long as the client does.
+    async fn until_swept(&self, revision: Revision, deadline: Option<Instant>) -> Result<(), Trouble> {
+        let swept = self.served.node.until_swept(revision);
+        let in_time = async {
+            match deadline {
+                Some(deadline) => rt::timeout_at(deadline, swept).await.is_some(),
+                None => {
+                    swept.await;
+                    true
+                }
+            }
+        };
+        tokio::select! {
+            in_time = in_time => if in_time { Ok(()) } else { Err(Trouble::Unswept) },
+            () = self.served.shutdown.cancelled() => Err(Trouble::Unswept),
+        }
     }
 
     /// As [`Served::answer`], and the metadata say too which extensions were evaluated. Where that would be longer than
@@ -194,11 +226,13 @@ impl Kv {
         freshness: Freshness,
     ) -> Result<etcd::TxnResponse, Trouble> {
         let view = self.view(metadata, freshness).await?;
+        let max = self.served.limits.answer_bytes;
         let (revision, reply) = if is_short_txn(&txn) {
-            (view.revision(), view.evaluate(&txn)?)
+            (view.revision(), view.evaluate_within(&txn, max)?)
         } else {
             drop(view);
-            self.served.read_long(move |view| Ok((view.revision(), view.evaluate(&txn)?))).await?
+            let read = move |view: &View| Ok((view.revision(), view.evaluate_within(&txn, max)?));
+            self.served.read_long(read).await?
         };
         Ok(response::txn(reply, self.served.header(revision)))
     }
@@ -213,7 +247,9 @@ impl Kv {
             (view.revision(), view.range(&query)?)
         } else {
             drop(view);
-            self.served.read_long(move |view| Ok((view.revision(), view.range(&query)?))).await?
+            let max = self.served.limits.answer_bytes;
+            let read = move |view: &View| Ok((view.revision(), view.range_within(&query, max)?));
+            self.served.read_long(read).await?
         };
         let age_ms = self.served.node.age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         Ok(etcd::RangeResponse { age_ms, ..response::range(reply, self.served.header(revision)) })
@@ -242,6 +278,11 @@ impl Kv {
 /// Whether a range is surely read in a moment, so that a thread of its own would cost more than it saves.
 fn is_short(query: &RangeQuery) -> bool {
     query.range.end == RangeEnd::Single || is_one_key(&query.range)
+}
+
+/// Bytes of keys and values.
+fn bytes_of(kvs: &[mvccpb::KeyValue]) -> usize {
+    kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum()
 }
 
 /// Whether a range holds one possible key at most, written as an interval.

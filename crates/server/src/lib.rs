@@ -1,17 +1,20 @@
 //! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
 //! probes and metrics, all on one port.
 //!
-//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
-//! `fencing`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
+//! A request goes through the rooms in this order: `door` (which service is it for, and `admission`: is there room for it), `kv`, `lease`, `lock`, `election`,
+//! `fencing`, `cluster`, `maintenance` or `auth` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
 //! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
 //! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
 //! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
-//! while this member leads) and `holders` (who stands first in the queues that `candidacy` waits in for its calls).
+//! while this member leads), `compactor` (history that is not kept any longer, likewise) and `holders` (who stands first in the queues that `candidacy` waits in for its calls).
 
+mod admission;
 mod alarm;
+mod auth;
 mod calls;
 mod candidacy;
 mod cluster;
+mod compactor;
 mod deadline;
 mod door;
 mod election;
@@ -41,6 +44,8 @@ mod snapshot;
 mod stale;
 mod status;
 
+pub use compactor::History;
+pub use limits::Limits;
 pub use serve::{ServeError, ServerConfig, bind, serve};
 
 /// The version of the etcd API that is served: what clients that look at the server's version are told.

@@ -2,12 +2,52 @@
 
 use std::time::Duration;
 
+/// What of the bounds can be set. Calls and bytes are those of requests that have begun and are not answered yet; a call that stands
+/// (a stream, a wait for a lock) is counted apart from those that are over soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of keys and values in the answer to one plain Range, or to one transaction that only reads.
+    pub answer_bytes: u64,
+    /// Most calls on one connection that are over soon.
+    pub connection_calls: usize,
+    /// The same on all connections.
+    pub calls: usize,
+    /// Most calls on one connection that stand.
+    pub connection_streams: usize,
+    /// The same on all connections.
+    pub streams: usize,
+    /// Most bytes of requests on one connection.
+    pub connection_bytes: usize,
+    /// The same on all connections.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            answer_bytes: 64 << 20,
+            connection_calls: 4_096,
+            calls: 16_384,
+            connection_streams: 4_096,
+            streams: 65_536,
+            connection_bytes: 64 << 20,
+            bytes: 256 << 20,
+        }
+    }
+}
+
+/// Beyond the bounds on calls as many more, in hundredths of them and at least so many, may keep leases alive or end them, or ask how
+/// the member stands.
+pub(crate) const RESERVED_PERCENT: usize = 10;
+pub(crate) const RESERVED_CALLS_MIN: usize = 16;
 /// Most client connections at once; further ones wait to be accepted.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
-/// Most calls at once on one connection.
-pub(crate) const CALLS_PER_CONNECTION_MAX: u32 = 4_096;
 /// Most reads of more than a few keys at once; further ones wait.
-pub(crate) const LONG_READS_MAX: usize = 32;
+pub(crate) const LONG_READS_MAX: usize = 16;
+/// From this size on an answer is counted until its client has taken it.
+pub(crate) const LARGE_ANSWER_BYTES: usize = 1 << 20;
+/// Answers of the largest size that may wait to be taken by their clients: of large ones together no more bytes.
+pub(crate) const LARGE_ANSWERS_MAX: usize = 4;
 /// Most waiters in one answer about a scope.
 pub(crate) const INSPECTED_WAITERS_MAX: usize = 1_000;
 /// Most copies of the state that are made and sent at once.

@@ -26,7 +26,14 @@ fn problems(status: &ringfence_consensus::Status) -> Vec<String> {
     });
     let alarms =
         status.alarms.iter().map(|alarm| format!("memberID:{} alarm:{}", alarm.member, alarm::name(*alarm)));
-    quarantine.chain(read_only).chain(refusals).chain(alarms).collect()
+    let space = &status.space;
+    let disk = space
+        .is_disk_low
+        .then(|| format!("the disk of this member runs low: {} bytes are left", space.disk_free_bytes));
+    let quota = space.is_quota_near.then(|| {
+        format!("the state needs {} bytes, and the quota is {}", space.used_bytes, space.quota_bytes)
+    });
+    quarantine.chain(read_only).chain(refusals).chain(alarms).chain(disk).chain(quota).collect()
 }
 
 /// The service.
@@ -75,7 +82,7 @@ impl maintenance_server::Maintenance for Maintenance {
             db_size_in_use: signed(status.state_in_use_bytes),
             is_learner: status.role == Role::Learner,
             storage_version: format!("ringfence/{}", status.version),
-            db_size_quota: 0,
+            db_size_quota: signed(status.space.quota_bytes),
             downgrade_info: Some(etcd::DowngradeInfo::default()),
         }))
     }
@@ -147,13 +154,24 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<etcd::DowngradeRequest>,
     ) -> Result<Response<etcd::DowngradeResponse>, Status> {
-        self.served.answer(Err(match request.into_inner().action() {
+        let request = request.into_inner();
+        self.served.answer(Err(match request.action() {
             downgrade_request::DowngradeAction::Validate | downgrade_request::DowngradeAction::Enable => {
-                Trouble::DowngradeTarget
+                if is_version(&request.version) {
+                    Trouble::DowngradeTarget
+                } else {
+                    Trouble::DowngradeFormat
+                }
             }
             downgrade_request::DowngradeAction::Cancel => Trouble::NoDowngrade,
         }))
     }
+}
+
+/// Whether a text is a version as etcd reads those of a downgrade: two or three numbers.
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number)
 }
 
 /// The state's hash in the 32 bits that the API has room for.

@@ -16,6 +16,7 @@ pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals, refusals
     identity(&mut page, status);
     raft(&mut page, status);
     storage(&mut page, status);
+    space(&mut page, status);
     read_only(&mut page, status);
     quarantine(&mut page, status);
     integrity(&mut page, status);
@@ -140,6 +141,49 @@ fn storage(page: &mut Page, status: &Status) {
         "Time that checkpoints of the state took.",
         "",
         &status.checkpoint,
+    );
+}
+
+/// Room, and what compaction gives back.
+fn space(page: &mut Page, status: &Status) {
+    let space = &status.space;
+    page.gauge("etcd_server_quota_backend_bytes", "The quota; 0 for none.", space.quota_bytes);
+    page.gauge(
+        "ringfence_space_used_bytes",
+        "What the state needs, in the file and in memory: what the quota is about.",
+        space.used_bytes,
+    );
+    page.gauge(
+        "ringfence_quota_near",
+        "Whether the state needs 90 % of its quota or more.",
+        u8::from(space.is_quota_near),
+    );
+    page.counter(
+        "ringfence_no_space_refusals_total",
+        "Writes that this member refused as the leader for want of room.",
+        space.refused,
+    );
+    page.gauge(
+        "ringfence_disk_free_bytes",
+        "Room on this member's disk, where it is looked at.",
+        space.disk_free_bytes,
+    );
+    page.gauge("ringfence_disk_low", "Whether this member's disk runs low.", u8::from(space.is_disk_low));
+    let compaction = &status.compaction;
+    page.gauge(
+        "etcd_debugging_mvcc_compact_revision",
+        "The oldest revision that can be read; 0 while nothing was compacted.",
+        compaction.revision,
+    );
+    page.counter(
+        "etcd_debugging_mvcc_db_compaction_keys_total",
+        "Versions of keys that compaction has removed from the state's file.",
+        compaction.versions_removed,
+    );
+    page.gauge(
+        "ringfence_compaction_swept",
+        "Whether the state's file has been freed of all that compaction removes.",
+        u8::from(compaction.is_swept),
     );
 }
 
@@ -388,7 +432,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use ringfence_consensus::{IntegrityStatus, MemberStatus, ProposalCounts, Quarantine, ReadOnly};
+    use ringfence_consensus::{
+        CompactionStatus, IntegrityStatus, MemberStatus, ProposalCounts, Quarantine, ReadOnly, SpaceStatus,
+    };
     use ringfence_types::{Alarm, AlarmKind, Index, LeaseTime, LogId, NodeId, Revision, Term};
 
     use super::*;
@@ -434,6 +480,8 @@ mod tests {
             state_rebuilds: 2,
             state_bytes_given_back: 800,
             head_bytes: 80,
+            space: SpaceStatus { used_bytes: 900, quota_bytes: 1_000, ..Default::default() },
+            compaction: CompactionStatus { revision: Revision(7), ..Default::default() },
             log_bytes: 70,
             integrity: IntegrityStatus { hashes_compared: 9, scrubs: 2, ..IntegrityStatus::default() },
             log_sync: Histogram { buckets: vec![(0.001, 3), (0.002, 4)], count: 5, sum_seconds: 0.5 },
@@ -463,6 +511,9 @@ mod tests {
             "etcd_mvcc_db_total_size_in_bytes 1000",
             "etcd_mvcc_db_total_size_in_use_in_bytes 900",
             "ringfence_state_given_back_bytes_total 800",
+            "etcd_server_quota_backend_bytes 1000",
+            "ringfence_space_used_bytes 900",
+            "etcd_debugging_mvcc_compact_revision 7",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 3",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 5",
             "etcd_disk_wal_fsync_duration_seconds_sum 0.5",

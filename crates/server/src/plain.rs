@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use ringfence_consensus::rt;
-use ringfence_types::Freshness;
+use ringfence_types::{Alarm, Freshness};
 use tonic::body::Body;
 
 use crate::ETCD_VERSION;
@@ -31,11 +31,13 @@ pub(crate) async fn answer(
         "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => readyz(served),
         "/version" => version(served),
-        "/metrics" => page(
-            StatusCode::OK,
-            METRICS,
-            metrics::text(&served.node.status(), calls, served.lease_counts.totals(), &served.refusals),
-        ),
+        "/metrics" => {
+            let leases = served.lease_counts.totals();
+            let mut text = metrics::text(&served.node.status(), calls, leases, &served.refusals);
+            served.compactions.write(&mut text);
+            served.admission.write(&mut text);
+            page(StatusCode::OK, METRICS, text)
+        }
         _ => page(StatusCode::NOT_FOUND, TEXT, NOTHING_HERE.to_owned()),
     }
 }
@@ -50,7 +52,10 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// etcd's health: whether a linearizable read works, or a local one with `?serializable=true`.
 async fn health(served: &Served, query: &str) -> http::Response<Body> {
     let serializable = query.split('&').any(|pair| pair == "serializable=true");
-    let trouble = if let Some(alarm) = served.node.view().alarms().first() {
+    // As in etcd: a probe that restarts members would make nothing better where there is no room.
+    let is_excluded =
+        |alarm: &Alarm| query.split('&').any(|pair| pair == format!("exclude={}", alarm::name(*alarm)));
+    let trouble = if let Some(alarm) = served.node.view().alarms().iter().find(|alarm| !is_excluded(alarm)) {
         Some(format!("ALARM {}", alarm::name(*alarm)))
     } else if serializable {
         served.node.believed_view().err().map(|error| json_safe(&error.to_string()))

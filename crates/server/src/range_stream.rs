@@ -25,7 +25,8 @@ pub(crate) fn chunks(
     let cursor = Cursor { query, opened_at: None, after: None, sent: 0, left };
     stream::unfold(Some((served, cursor)), |state| async move {
         let (served, cursor) = state?;
-        match served.read_long(|view| cursor.read(view)).await {
+        let max = served.limits.answer_bytes;
+        match served.read_long(move |view| cursor.read(view, max)).await {
             Ok(Part::Middle(kvs, cursor)) => {
                 let part = etcd::RangeResponse { kvs: response::key_values(kvs), ..Default::default() };
                 Some((Ok(message(part)), Some((served, cursor))))
@@ -65,11 +66,11 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn read(mut self, view: &View) -> Result<Part, ReadError> {
+    fn read(mut self, view: &View, answer_bytes_max: u64) -> Result<Part, ReadError> {
         let opened_at = *self.opened_at.get_or_insert(view.revision());
         let at = *self.query.revision.get_or_insert(opened_at);
         if !is_streamable(&self.query) {
-            return Ok(Part::Last(view.range(&self.query)?, opened_at));
+            return Ok(Part::Last(view.range_within(&self.query, answer_bytes_max)?, opened_at));
         }
         let keys_max =
             usize::try_from(self.left).map_or(STREAM_CHUNK_KEYS_MAX, |left| left.min(STREAM_CHUNK_KEYS_MAX));

@@ -16,12 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::compactor::{self, History};
 use crate::door::Door;
 use crate::gather::Gather;
 use crate::lease_keeper;
 use crate::limits::{
-    CALL_WINDOW_BYTES, CALLS_PER_CONNECTION_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, DRAIN_TIMEOUT,
-    FRAME_BYTES_MAX, HTTP_HEAD_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, SEND_BUFFER_BYTES_MAX,
+    CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, DRAIN_TIMEOUT, FRAME_BYTES_MAX,
+    HTTP_HEAD_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Limits, SEND_BUFFER_BYTES_MAX,
 };
 use crate::renewals::{self, Renewals};
 use crate::served::Served;
@@ -34,6 +35,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerConfig {
     /// The sockets to serve on, bound by [`bind`].
     pub listeners: Vec<TcpListener>,
+    /// How much history is kept.
+    pub history: History,
+    /// What clients may have under way.
+    pub limits: Limits,
+}
+
+impl ServerConfig {
+    /// The usual settings.
+    #[must_use]
+    pub fn new(listeners: Vec<TcpListener>) -> ServerConfig {
+        ServerConfig { listeners, history: History::default(), limits: Limits::default() }
+    }
 }
 
 /// Why clients cannot be served.
@@ -72,7 +85,10 @@ pub async fn serve(config: ServerConfig, node: Node, shutdown: CancellationToken
     let connections = TaskTracker::new();
     let (renewals, waiting) = Renewals::new();
     connections.spawn(renewals::collect(node.clone(), waiting, shutdown.clone()));
-    let served = Served::new(node.clone(), shutdown.clone(), renewals);
+    let served = Served::new(node.clone(), shutdown.clone(), renewals, config.limits);
+    let (compacting, compactions) = (node.clone(), served.compactions.clone());
+    let stopped = shutdown.clone().cancelled_owned();
+    connections.spawn(async move { compactor::run(compacting, config.history, &compactions, stopped).await });
     let counts = served.lease_counts.clone();
     let count_ended = move |ended| counts.count_expired(ended);
     connections.spawn(lease_keeper::run(node, count_ended, shutdown.clone().cancelled_owned()));
@@ -138,7 +154,7 @@ async fn connection(
         tracing::debug!(%error, "the connection has ended already");
         return;
     }
-    let protocol = protocol();
+    let (protocol, door) = (protocol(door.calls_max()), door.on_connection());
     let service = service_fn(move |request| door.call(request));
     let serving = protocol.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
@@ -162,13 +178,13 @@ async fn connection(
 }
 
 /// HTTP/2 for gRPC and HTTP/1 for people and probes; which one is seen from the connection's first bytes.
-fn protocol() -> auto::Builder<TokioExecutor> {
+fn protocol(calls_max: u32) -> auto::Builder<TokioExecutor> {
     let mut protocol = auto::Builder::new(TokioExecutor::new());
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
     protocol
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(calls_max)
         .initial_stream_window_size(CALL_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)

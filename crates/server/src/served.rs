@@ -11,8 +11,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::admission::Admission;
+use crate::compactor::Compactions;
 use crate::lease_counts::LeaseCounts;
-use crate::limits::LONG_READS_MAX;
+use crate::limits::{LONG_READS_MAX, Limits};
 use crate::refusals::Refusals;
 use crate::renewals::Renewals;
 use crate::status::Trouble;
@@ -32,17 +34,24 @@ pub(crate) struct Served {
     pub(crate) lease_counts: Arc<LeaseCounts>,
     /// What was refused so far, by reason.
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) compactions: Arc<Compactions>,
+    pub(crate) limits: Limits,
+    /// What clients have under way.
+    pub(crate) admission: Admission,
     long_reads: Arc<Semaphore>,
 }
 
 impl Served {
-    pub(crate) fn new(node: Node, shutdown: CancellationToken, renewals: Renewals) -> Served {
+    pub(crate) fn new(node: Node, shutdown: CancellationToken, renewals: Renewals, limits: Limits) -> Served {
         Served {
             node,
             shutdown,
             renewals,
             lease_counts: Arc::default(),
             refusals: Arc::default(),
+            compactions: Arc::default(),
+            limits,
+            admission: Admission::new(limits),
             long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
         }
     }

@@ -31,7 +31,15 @@ use ringfence_types::limits::LEASE_TTL_SECONDS_MAX;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::auth::AuthTrouble;
 use crate::etcd_errors::{self as etcd, Fixed};
+
+/// The reason of a refusal because more is under way than may be: the same may go well a little later.
+const OVERLOADED: &str = "overloaded";
+/// When to try again what was refused for overload, in milliseconds: by then much of what was under way has ended.
+const RETRY_AFTER_MS: u32 = 100;
+/// The metadata in which gRPC's clients read that.
+const RETRY_PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
 /// Why a call is not answered with a response.
 #[derive(Debug)]
@@ -76,14 +84,22 @@ pub(crate) enum Trouble {
         /// How long, in seconds.
         seconds: u64,
     },
+    /// More is under way than may be, in these words.
+    Overloaded(String),
     /// Too many calls of an expensive kind are under way.
     Busy(&'static str),
+    /// A downgrade was asked for, to what is no version.
+    DowngradeFormat,
     /// A downgrade was asked for, and there is no version that this one could go back to.
     DowngradeTarget,
     /// A downgrade was to be cancelled, and none is under way.
     NoDowngrade,
     /// A lock or an election is not had.
     Lock(LockTrouble),
+    /// The call is about users or roles, of which there are none.
+    Auth(AuthTrouble),
+    /// History is compacted, but the file of this member has not been freed of it before the deadline.
+    Unswept,
     /// The call is part of the API, but this version does not serve it.
     Unsupported(&'static str),
 }
@@ -147,8 +163,13 @@ impl Trouble {
             leader_client_urls,
             message: words,
             stale_fence: self.stale_fence(),
+            retry_after_ms: if reason == OVERLOADED { RETRY_AFTER_MS } else { 0 },
         };
         let mut status = Status::new(code, message);
+        if reason == OVERLOADED {
+            // What gRPC's own clients go by, where they are told to try again at all.
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, MetadataValue::from(RETRY_AFTER_MS));
+        }
         let value = MetadataValue::from_bytes(&Bytes::from(detail.encode_to_vec()));
         status.metadata_mut().insert_bin(ERROR_DETAIL_KEY, value);
         status
@@ -160,8 +181,11 @@ impl Trouble {
             Trouble::Parse(_)
             | Trouble::Overlooked(_)
             | Trouble::TooLarge { .. }
+            | Trouble::Auth(_)
             | Trouble::LeaseTtl { .. } => Judge::Form,
-            Trouble::LeaderRequired | Trouble::StaleAtGate(_) | Trouble::Busy(_) => Judge::Gate,
+            Trouble::LeaderRequired | Trouble::StaleAtGate(_) | Trouble::Overloaded(_) | Trouble::Busy(_) => {
+                Judge::Gate
+            }
             Trouble::Rejected(_)
             | Trouble::Lock(_)
             | Trouble::Read(ReadError::Rejected(_))
@@ -175,8 +199,10 @@ impl Trouble {
             | Trouble::Rebuild(_)
             | Trouble::Scrub(_)
             | Trouble::SnapshotFile(_)
+            | Trouble::DowngradeFormat
             | Trouble::DowngradeTarget
             | Trouble::NoDowngrade
+            | Trouble::Unswept
             | Trouble::Unsupported(_) => return None,
         };
         let Told { applied, reason, .. } = self.told();
@@ -225,7 +251,25 @@ impl Trouble {
                 "lease_ttl",
                 format!("a lease lasts at most {LEASE_TTL_SECONDS_MAX} s, and {seconds} s were asked for"),
             ),
-            Trouble::Busy(what) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", what),
+            Trouble::Busy(what) => refused(etcd::TOO_MANY_REQUESTS, OVERLOADED, what),
+            Trouble::Overloaded(what) => refused(etcd::TOO_MANY_REQUESTS, OVERLOADED, what),
+            Trouble::Auth(trouble) => {
+                let (fixed, reason, words) = trouble.told();
+                refused(fixed, reason, words)
+            }
+            Trouble::Unswept => Told {
+                applied: AttemptApplied::Yes,
+                ..refused(
+                    etcd::TIMEOUT,
+                    "compaction_under_way",
+                    "history is compacted, and this member goes on freeing its file of it",
+                )
+            },
+            Trouble::DowngradeFormat => refused(
+                etcd::WRONG_DOWNGRADE_FORMAT,
+                "downgrade_format",
+                "a version is written as two or three numbers with dots between them",
+            ),
             Trouble::DowngradeTarget => refused(
                 etcd::INVALID_DOWNGRADE_TARGET,
                 "downgrade_target",
@@ -367,6 +411,7 @@ fn rejected(rejection: &Rejection) -> Told {
             applied: AttemptApplied::Yes,
             ..ours(Code::FailedPrecondition, "answer_not_kept", rejection)
         },
+        Rejection::AnswerTooLarge { .. } => ours(Code::ResourceExhausted, "answer_too_large", rejection),
         Rejection::UnknownCommand(_) => refused(etcd::NOT_CAPABLE, "unknown_command", rejection),
     }
 }
@@ -394,7 +439,8 @@ fn propose(error: &ProposeError) -> Told {
         ProposeError::NoLeader { read_only } => no_leader(read_only.as_ref()),
         ProposeError::NoLease(read_only) => no_leader(Some(read_only)),
         ProposeError::NotReady(why) => refused(etcd::NO_LEADER, "not_ready", why),
-        ProposeError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", error),
+        ProposeError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, OVERLOADED, error),
+        ProposeError::NoSpace(why) => refused(etcd::NO_SPACE, "no_space", why),
         ProposeError::TooLarge { size, max } => too_large(*size, *max),
         ProposeError::DeadlineBefore => refused(etcd::TIMEOUT, "deadline_before_proposing", error),
         ProposeError::DeadlineAfter => unknown(etcd::TIMEOUT, "deadline_after_proposing", error),
@@ -417,7 +463,7 @@ fn barrier(error: &BarrierError) -> Told {
         BarrierError::NoQuorum(read_only) => no_leader(Some(read_only)),
         BarrierError::NotReady(why) => refused(etcd::NO_LEADER, "not_ready", why),
         BarrierError::StateQuarantine(why) => refused(etcd::UNHEALTHY, "state_quarantine", why),
-        BarrierError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, "overloaded", error),
+        BarrierError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, OVERLOADED, error),
         BarrierError::Deadline => refused(etcd::TIMEOUT, "deadline", error),
         BarrierError::Rejected(rejection) => rejected(rejection),
     }
@@ -534,6 +580,11 @@ mod tests {
             (ProposeError::NoLease(read_only()).into(), etcd::NO_LEADER, No),
             (ProposeError::NotReady("starting".to_owned()).into(), etcd::NO_LEADER, No),
             (ProposeError::Overloaded("8192 wait".to_owned()).into(), etcd::TOO_MANY_REQUESTS, No),
+            (ProposeError::NoSpace("it is full".to_owned()).into(), etcd::NO_SPACE, No),
+            (Trouble::Overloaded("5 of 5".to_owned()), etcd::TOO_MANY_REQUESTS, No),
+            (Trouble::Unswept, etcd::TIMEOUT, AttemptApplied::Yes),
+            (Trouble::Auth(AuthTrouble::NotEnabled), etcd::AUTH_NOT_ENABLED, No),
+            (Trouble::Auth(AuthTrouble::RootUserNotFound), etcd::ROOT_USER_NOT_FOUND, No),
             (ProposeError::TooLarge { size: 2, max: 1 }.into(), etcd::REQUEST_TOO_LARGE, No),
             (ProposeError::DeadlineBefore.into(), etcd::TIMEOUT, No),
             (ProposeError::DeadlineAfter.into(), etcd::TIMEOUT, Unknown),
@@ -574,6 +625,7 @@ mod tests {
             (Trouble::LeaseTtl { seconds: 9_000_000_001 }, etcd::LEASE_TTL_TOO_LARGE, No),
             (Rejection::LeaseExists.into(), etcd::LEASE_EXISTS, No),
             (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
+            (Trouble::DowngradeFormat, etcd::WRONG_DOWNGRADE_FORMAT, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),
             (LockTrouble::SessionExpired.into(), (Code::FailedPrecondition, "mutex: session is expired"), No),
@@ -639,6 +691,19 @@ mod tests {
     }
 
     #[test]
+    fn overload_says_when_to_try_again() {
+        for trouble in [Trouble::Busy("reads"), Trouble::Overloaded("5 of 5".to_owned())] {
+            let status = trouble.status(Vec::new());
+            assert_eq!(detail(&status).retry_after_ms, RETRY_AFTER_MS);
+            let hint = status.metadata().get(RETRY_PUSHBACK_KEY).expect("it is overload");
+            assert_eq!(hint.to_str().ok(), Some("100"));
+        }
+        let full = Trouble::from(ProposeError::NoSpace("it is full".to_owned())).status(Vec::new());
+        assert_eq!(detail(&full).retry_after_ms, 0, "to try again at once is of no use");
+        assert!(full.metadata().get(RETRY_PUSHBACK_KEY).is_none());
+    }
+
+    #[test]
     fn an_end_that_leaves_things_open_is_no_refusal() {
         assert_eq!(Trouble::from(ProposeError::LeadershipLost).refusal(), None);
         let refused = Trouble::from(ProposeError::NoLeader { read_only: None }).refusal();
@@ -655,6 +720,7 @@ mod tests {
             Trouble::from(ExtensionError::OnRead),
             Trouble::Overlooked("the request carries the extension field 1002".to_owned()),
             Trouble::from(ParseError::EmptyGuard),
+            Rejection::AnswerTooLarge { max: 9 }.into(),
         ] {
             assert!(trouble.status(Vec::new()).message().starts_with("ringfence: "), "{trouble:?}");
             assert!(!trouble.is_elsewhere());

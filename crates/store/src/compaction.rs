@@ -38,6 +38,11 @@ impl Base {
     pub fn has_compaction_left(&self) -> bool {
         goal(self.state.compacted).is_some_and(|goal| self.swept < goal)
     }
+
+    /// Whether all that compaction up to `revision` removes has been removed.
+    pub fn is_swept(&self, revision: Revision) -> bool {
+        self.state.compacted >= revision && goal(revision).is_none_or(|goal| self.swept >= goal)
+    }
 }
 
 /// What is to be swept: everything up to the compacted revision.

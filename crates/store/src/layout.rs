@@ -293,12 +293,14 @@ pub(crate) fn decode_member(id: u64, bytes: &[u8]) -> Result<Member, StoreError>
 /// An alarm: the member (8), then the number of its kind.
 pub(crate) const ALARM_BYTES: usize = 9;
 const ALARM_CORRUPT: u8 = 1;
+const ALARM_NOSPACE: u8 = 2;
 
 pub(crate) fn encode_alarm(alarm: Alarm) -> [u8; ALARM_BYTES] {
     let mut bytes = [0; ALARM_BYTES];
     bytes[..8].copy_from_slice(&alarm.member.0.to_be_bytes());
     bytes[8] = match alarm.kind {
         AlarmKind::Corrupt => ALARM_CORRUPT,
+        AlarmKind::NoSpace => ALARM_NOSPACE,
     };
     bytes
 }
@@ -310,6 +312,7 @@ pub(crate) fn decode_alarms(bytes: &[u8]) -> Result<BTreeSet<Alarm>, StoreError>
         let member = NodeId(reader.u64()?);
         let kind = match reader.array()? {
             [ALARM_CORRUPT] => AlarmKind::Corrupt,
+            [ALARM_NOSPACE] => AlarmKind::NoSpace,
             _ => return Err(reader.corrupt()),
         };
         alarms.insert(Alarm { member, kind });

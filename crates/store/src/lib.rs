@@ -21,6 +21,7 @@ mod apply;
 mod backend;
 mod base;
 mod base_cursor;
+mod budget;
 mod candidates;
 mod checkpoint;
 mod compaction;

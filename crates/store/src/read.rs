@@ -7,6 +7,7 @@ use ringfence_types::{
     KeyRange, KeyValue, RangeEnd, RangeQuery, RangeReply, Rejection, Revision, SortOrder, SortTarget,
 };
 
+use crate::budget::Budget;
 use crate::error::{ReadError, StoreError};
 use crate::sources::{Changes, Found, Sources};
 use crate::state::State;
@@ -26,8 +27,8 @@ struct Selected {
 }
 
 impl Reader<'_> {
-    /// Answers a range.
-    pub fn range(&self, query: &RangeQuery) -> Result<RangeReply, ReadError> {
+    /// Answers a range, within a budget.
+    pub fn range(&self, query: &RangeQuery, budget: &Budget) -> Result<RangeReply, ReadError> {
         let at = self.resolve(query.revision)?;
         if query.count_only {
             let mut count = 0;
@@ -43,26 +44,34 @@ impl Reader<'_> {
         let selected_max = if takes_first(query) { limit } else { usize::MAX };
         let mut count = 0;
         let mut cut = false;
+        // What is selected may be far more than what is answered.
+        let working = budget.anew();
+        let mut within = Ok(());
         let mut selected = Vec::new();
         at.walk(&query.range, |place| {
             count += 1;
-            if selected.len() >= selected_max {
+            if within.is_err() || selected.len() >= selected_max {
                 cut = true;
                 return Ok(());
             }
             let found = place.found()?;
             if passes_filters(query, &found) {
-                selected.push(Selected { key: place.key(), found });
+                let key = place.key();
+                within = working.spend(&key, &Bytes::new());
+                selected.push(Selected { key, found });
             }
             Ok(())
         })?;
-        self.sort(query, &mut selected)?;
+        within?;
+        self.sort(query, &mut selected, budget)?;
         let more = cut || selected.len() > limit;
         selected.truncate(limit);
-        let kvs = selected
-            .into_iter()
-            .map(|item| self.key_value(item, query.keys_only))
-            .collect::<Result<_, _>>()?;
+        let mut kvs = Vec::with_capacity(selected.len());
+        for item in selected {
+            let kv = self.key_value(item, query.keys_only)?;
+            budget.spend(&kv.key, &kv.value)?;
+            kvs.push(kv);
+        }
         Ok(RangeReply { kvs, more, count })
     }
 
@@ -86,11 +95,13 @@ impl Reader<'_> {
         Ok(At { reader: self, revision, changes: if named { None } else { self.changes } })
     }
 
-    fn sort(&self, query: &RangeQuery, selected: &mut [Selected]) -> Result<(), StoreError> {
+    fn sort(&self, query: &RangeQuery, selected: &mut [Selected], budget: &Budget) -> Result<(), ReadError> {
         if query.sort_target == SortTarget::Value {
             // Values are compared, so all of them are fetched.
+            let working = budget.anew();
             for item in selected.iter_mut() {
                 let value = self.sources.value(&item.key, &item.found)?;
+                working.spend(&item.key, &value)?;
                 item.found.value = Some(value);
             }
         }

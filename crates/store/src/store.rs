@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use ringfence_disk::Disk;
-use ringfence_types::{Grant, Index, Lease, LeaseId, LeaseTime, Outcome};
+use ringfence_types::{Grant, Index, Lease, LeaseId, LeaseTime, Outcome, Revision};
 
 use crate::apply::{self, Entry};
 use crate::base::Base;
@@ -198,12 +198,41 @@ impl Store {
         self.current.read().sources.head.bytes()
     }
 
+    /// What the state needs of the disk, in bytes: the rows in the file, and those that wait in memory. Deletions and compaction
+    /// bring it down. Cheap enough for each write.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        let current = self.current.read();
+        let sources = &current.sources;
+        let frozen = sources.frozen.as_ref().map_or(0, |frozen| frozen.bytes());
+        sources.base.row_bytes + (sources.head.bytes() + frozen) as u64
+    }
+
     /// Whether a checkpoint should be made soon: the head is large, or compaction has work left.
     #[must_use]
     pub fn is_checkpoint_due(&self) -> bool {
         let view = self.view();
-        view.sources.head.bytes() >= self.options.head_bytes_soft
-            || self.has_compaction_to_do(&view.sources.base)
+        view.sources.head.bytes() >= self.options.head_bytes_soft || self.is_sweep_due(&view)
+    }
+
+    /// Whether the next checkpoint would find something to compact.
+    #[must_use]
+    pub fn has_sweep_left(&self) -> bool {
+        self.is_sweep_due(&self.view())
+    }
+
+    /// The same, what was applied since the last checkpoint included.
+    fn is_sweep_due(&self, view: &View) -> bool {
+        let base = &view.sources.base;
+        let is_behind = base.has_compaction_left() || view.state.compacted > base.state.compacted;
+        is_behind && !self.rebuilding.load(Ordering::Acquire)
+    }
+
+    /// Whether the file holds nothing any more that compaction up to `revision` removes. False while that revision is not
+    /// compacted.
+    #[must_use]
+    pub fn is_swept(&self, revision: Revision) -> bool {
+        self.current.read().sources.base.is_swept(revision)
     }
 
     /// Whether the next checkpoint has something to compact. Compaction waits for the end of a rebuild, which has to take

@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use ringfence_canary::Canary;
+use ringfence_types::limits::WRITE_ANSWER_BYTES_MAX;
 use ringfence_types::{
-    Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, Lease, LeaseId, Operation, Put,
-    PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, Scope, Txn, TxnReply,
+    Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, KeyValue, Lease, LeaseId,
+    Operation, Put, PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, Scope,
+    Txn, TxnReply,
 };
 
+use crate::budget::Budget;
 use crate::error::{ReadError, StoreError};
 use crate::hash::RowHash;
 use crate::read::Reader;
@@ -28,6 +31,8 @@ pub(crate) struct Transaction<'a> {
     records: RecordChanges,
     /// The keys created with a lease, each behind the lock whose candidate it may be.
     pub(crate) created: Vec<(Bytes, Bytes)>,
+    /// What the answer may hold.
+    budget: Budget,
 }
 
 /// What a command has made.
@@ -39,7 +44,13 @@ pub(crate) struct Made {
 }
 
 impl<'a> Transaction<'a> {
+    /// A command of the log. The bound on its answer is the same on every member: an answer decides whether the command is refused.
     pub fn new(sources: &'a Sources, state: &'a State) -> Transaction<'a> {
+        Transaction::with_budget(sources, state, Budget::new(WRITE_ANSWER_BYTES_MAX))
+    }
+
+    /// The same with another bound on the answer.
+    pub fn with_budget(sources: &'a Sources, state: &'a State, budget: Budget) -> Transaction<'a> {
         Transaction {
             sources,
             state,
@@ -47,6 +58,7 @@ impl<'a> Transaction<'a> {
             replaced: Vec::new(),
             records: RecordChanges::new(),
             created: Vec::new(),
+            budget,
         }
     }
 
@@ -126,9 +138,7 @@ impl<'a> Transaction<'a> {
             (PutLease::Keep, None) => return Err(Rejection::KeyNotFound.into()),
         };
         let prev_kv = match existing {
-            Some(found) if put.prev_kv => {
-                Some(found.row.key_value(put.key.clone(), self.sources.value(&put.key, found)?))
-            }
+            Some(found) if put.prev_kv => Some(self.answered(put.key.clone(), found)?),
             _ => None,
         };
         self.rehang(&put.key, existing.map_or(LeaseId(0), |found| found.row.lease), lease)?;
@@ -158,7 +168,7 @@ impl<'a> Transaction<'a> {
         let deleted = doomed.len() as u64;
         for (key, found) in doomed {
             if delete.prev_kv {
-                prev_kvs.push(found.row.key_value(key.clone(), self.sources.value(&key, &found)?));
+                prev_kvs.push(self.answered(key.clone(), &found)?);
             }
             self.delete(key, found.row)?;
         }
@@ -184,7 +194,7 @@ impl<'a> Transaction<'a> {
     }
 
     pub fn range(&self, query: &RangeQuery) -> Result<RangeReply, ReadError> {
-        self.reader(true).range(query)
+        self.reader(true).range(query, &self.budget)
     }
 
     /// Compares, then does one of the two lists. Compares see the state before the outermost transaction, so they do not
@@ -205,6 +215,13 @@ impl<'a> Transaction<'a> {
             });
         }
         Ok(TxnReply { succeeded, replies })
+    }
+
+    /// A key as the answer shows it, if there is room for it.
+    fn answered(&self, key: Bytes, found: &Found) -> Result<KeyValue, ReadError> {
+        let value = self.sources.value(&key, found)?;
+        self.budget.spend(&key, &value)?;
+        Ok(found.row.key_value(key, value))
     }
 
     fn reader(&self, own_changes: bool) -> Reader<'_> {

@@ -9,6 +9,7 @@ use ringfence_types::{
 };
 
 use crate::base::Base;
+use crate::budget::Budget;
 use crate::error::ReadError;
 use crate::file::guarded;
 use crate::hash::{RowSum, StateHash};
@@ -89,24 +90,33 @@ impl View {
         self.state.hash()
     }
 
-    /// Answers a range.
+    /// Answers a range, however large the answer is.
     ///
     /// # Errors
     /// Refused where the revision asked for is gone or not there yet.
     pub fn range(&self, query: &RangeQuery) -> Result<RangeReply, ReadError> {
-        self.reader().range(query)
+        self.range_within(query, u64::MAX)
     }
 
-    /// Evaluates a transaction that can change nothing.
+    /// Answers a range whose keys and values have at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// Refused where the revision asked for is gone or not there yet; and where the answer, or what has to be in memory to
+    /// sort it, would be larger, once that much has been read.
+    pub fn range_within(&self, query: &RangeQuery, bytes_max: u64) -> Result<RangeReply, ReadError> {
+        self.reader().range(query, &Budget::new(bytes_max))
+    }
+
+    /// Evaluates a transaction that can change nothing, whose ranges together have at most `bytes_max` bytes.
     ///
     /// # Errors
     /// Refused where one of its ranges is.
     ///
     /// # Panics
     /// If the transaction could change something: that would be a write that nobody agreed to.
-    pub fn evaluate(&self, txn: &Txn) -> Result<TxnReply, ReadError> {
+    pub fn evaluate_within(&self, txn: &Txn, bytes_max: u64) -> Result<TxnReply, ReadError> {
         assert!(txn.is_read_only(), "only a transaction that can change nothing is evaluated beside the log");
-        Transaction::new(&self.sources, &self.state).txn(txn)
+        Transaction::with_budget(&self.sources, &self.state, Budget::new(bytes_max)).txn(txn)
     }
 
     /// The next part of a range at `revision`: the keys after `after`, up to `keys_max` of them, and no further once they

@@ -160,7 +160,7 @@ fn a_value_compare_never_holds_for_an_absent_key() {
             target: CompareTarget::Value(bytes("")),
         };
         let txn = Txn { compares: vec![compare], ..Txn::default() };
-        assert!(!store.view().evaluate(&txn).expect("readable").succeeded, "{operator:?}");
+        assert!(!store.view().evaluate_within(&txn, u64::MAX).expect("readable").succeeded, "{operator:?}");
     }
     let version = Compare {
         range: KeyRange::single(bytes("absent")),
@@ -170,7 +170,7 @@ fn a_value_compare_never_holds_for_an_absent_key() {
     assert!(
         store
             .view()
-            .evaluate(&Txn { compares: vec![version], ..Txn::default() })
+            .evaluate_within(&Txn { compares: vec![version], ..Txn::default() }, u64::MAX)
             .expect("readable")
             .succeeded
     );

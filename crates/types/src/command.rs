@@ -256,6 +256,8 @@ pub struct Alarm {
 pub enum AlarmKind {
     /// The members have different states, and no majority agrees on one: writes are refused.
     Corrupt,
+    /// The leader's state has reached its quota, or its disk is nearly full: what stores more is refused at its gate.
+    NoSpace,
 }
 
 impl Txn {

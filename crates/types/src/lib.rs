@@ -3,10 +3,11 @@
 //!
 //! Nothing here does I/O, reads a clock or can be serialised: only `ringfence-proto` turns these types into bytes and
 //! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] (what is asked),
-//! [`lease`] and [`fence`] (what writes may hang on), [`command`] (what is replicated), [`member`] (who belongs to the cluster),
+//! [`lease`] and [`fence`] (what writes may hang on), [`command`] and [`claim`] (what is replicated, and what room it needs), [`member`] (who belongs to the cluster),
 //! [`outcome`] and [`ack`] (what comes back, and when), [`limits`] (how much of it).
 
 pub mod ack;
+pub mod claim;
 pub mod command;
 pub mod fence;
 pub mod key;
@@ -18,6 +19,7 @@ pub mod position;
 pub mod query;
 
 pub use ack::{Ack, Acks};
+pub use claim::Claim;
 pub use command::{
     Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, Conditional, DeleteRange,
     GuardChange, LeaseCommand, Operation, Put, PutLease, PutValue, Txn, Write,

@@ -15,10 +15,20 @@ pub const TXN_DEPTH_MAX: usize = 16;
 pub const PROPOSALS_WAITING_MAX: usize = 8_192;
 /// Most bytes of writes waiting for Raft on one node.
 pub const PROPOSAL_BYTES_WAITING_MAX: usize = 256 << 20;
+/// As many more may wait of what lets rights last or end: leases' renewals and ends go on while other writes are too many.
+pub const LEASE_PROPOSALS_RESERVED: usize = 1_024;
 /// Most commands handed to Raft in one wake-up.
 pub const PROPOSE_BATCH_MAX: usize = 512;
 /// Most reads waiting for a read barrier on one node.
 pub const READS_WAITING_MAX: usize = 65_536;
+
+/// Most bytes of keys and values in the answer to one write: every member refuses the same ones, and a frame between peers holds
+/// any answer.
+pub const WRITE_ANSWER_BYTES_MAX: u64 = 8 << 20;
+/// Bytes counted for each key in an answer beside those of the key and its value.
+pub const ANSWER_KEY_OVERHEAD_BYTES: u64 = 32;
+/// Most bytes of keys and values in a write that may use the space kept for locks and sessions when the quota is reached.
+pub const RIGHTS_WRITE_BYTES_MAX: usize = 4 << 10;
 
 /// Largest entry in the log: a request with room for its envelope.
 pub const ENTRY_BYTES_MAX: usize = REQUEST_BYTES_MAX + 64 * 1024;
@@ -82,4 +92,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 const _: () = assert!(ENTRY_BYTES_MAX < WAL_BATCH_BYTES_MAX, "a batch must be able to hold any entry");
 const _: () =
     assert!(ENTRY_BYTES_MAX + APPEND_BYTES_MAX < PEER_FRAME_BYTES_MAX, "a frame must hold any append");
+const _: () = assert!(
+    (WRITE_ANSWER_BYTES_MAX as usize) + 2 * REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX,
+    "a frame must hold any answer"
+);
 const _: () = assert!(PROPOSE_BATCH_MAX <= PROPOSALS_WAITING_MAX, "a batch is taken from the queue");

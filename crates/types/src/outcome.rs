@@ -210,6 +210,14 @@ pub enum Rejection {
     /// The write was carried out before, and its answer was too large to be kept.
     #[error("the write was applied before, at revision {0}; its answer was too large to be kept")]
     AnswerNotKept(Revision),
+    /// The answer would be larger than an answer may be; nothing has changed.
+    #[error(
+        "the answer would have more than {max} bytes: ask for fewer keys (limit, keys_only), or use RangeStream"
+    )]
+    AnswerTooLarge {
+        /// The bound in bytes.
+        max: u64,
+    },
     /// The command is of a kind that this build does not know. Cannot happen while the cluster version gates new kinds.
     #[error("unknown command: {0}")]
     UnknownCommand(String),

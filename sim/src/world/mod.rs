@@ -101,6 +101,7 @@ fn config(number: usize, shape: Shape) -> Config {
         snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
         disk_stall_limit: Config::DISK_STALL_LIMIT,
         integrity: Default::default(),
+        space: Default::default(),
         version: "simulated".to_owned(),
     }
 }

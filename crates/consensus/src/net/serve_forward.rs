@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use prost::Message;
 use ringfence_proto::peers::{Reply, ReplyFrame, RequestFrame, reply, request};
 use ringfence_types::limits;
 use tokio::sync::mpsc;
@@ -12,6 +13,9 @@ use super::handshake::Session;
 use super::serve::Door;
 use crate::api::ProposeError;
 use crate::propose::{self, Proposed};
+
+/// Once a frame has so many bytes of answers it is sent: with one more, of the largest kind, it is still a frame.
+const REPLY_BYTES_SOFT: usize = 1 << 20;
 
 /// A write under way, with the number that its answer carries.
 struct UnderWay {
@@ -39,12 +43,13 @@ pub(super) async fn serve(door: &Arc<Door>, session: Session) -> io::Result<()> 
     let answering = async {
         while let Some(first) = waiting.recv().await {
             let mut replies = vec![finish(first).await];
+            let mut bytes = replies[0].encoded_len();
             // Writes end in the order of the log: those behind the first have often ended with it.
-            while let Ok(next) = waiting.try_recv() {
-                replies.push(finish(next).await);
-                if replies.len() >= limits::PROPOSE_BATCH_MAX {
-                    break;
-                }
+            while replies.len() < limits::PROPOSE_BATCH_MAX && bytes < REPLY_BYTES_SOFT {
+                let Ok(next) = waiting.try_recv() else { break };
+                let reply = finish(next).await;
+                bytes += reply.encoded_len();
+                replies.push(reply);
             }
             writer.send(&ReplyFrame { replies }).await?;
         }
@@ -64,6 +69,8 @@ async fn finish(write: UnderWay) -> Reply {
     };
     let body = match ended {
         Ok(outcome) => reply::Body::Outcome(ringfence_proto::outcome::encode(&outcome)),
+        Err(ProposeError::NoSpace(reason)) => reply::Body::NoSpace(reason),
+        Err(ProposeError::Overloaded(reason)) => reply::Body::Overloaded(reason),
         Err(error) if error.is_definite() => reply::Body::Refused(error.to_string()),
         Err(error) => reply::Body::Unknown(error.to_string()),
     };

@@ -179,6 +179,7 @@ fn config(index: usize, count: usize) -> Config {
         snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
         disk_stall_limit: Config::DISK_STALL_LIMIT,
         integrity: Default::default(),
+        space: Default::default(),
         version: "test".to_owned(),
     }
 }

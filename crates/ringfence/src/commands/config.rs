@@ -51,6 +51,18 @@ impl Config {
             row("rebuild-free-size", consensus.rebuild_free_bytes_min.to_string()),
             row("snapshot-rate", consensus.snapshot_bytes_per_second.to_string()),
             row("disk-stall-limit", format!("{:?}", consensus.disk_stall_limit)),
+            row("quota-bytes", consensus.space.quota_bytes.to_string()),
+            row("disk-low-size", consensus.space.disk_low_bytes.to_string()),
+            row("disk-reserve-size", consensus.space.disk_reserve_bytes.to_string()),
+            row("compact-keep-age", format!("{:?}", plan.history.keep_age)),
+            row("compact-keep-revisions", plan.history.keep_revisions.to_string()),
+            row("answer-bytes-max", plan.limits.answer_bytes.to_string()),
+            row("calls-max", plan.limits.calls.to_string()),
+            row("connection-calls-max", plan.limits.connection_calls.to_string()),
+            row("streams-max", plan.limits.streams.to_string()),
+            row("connection-streams-max", plan.limits.connection_streams.to_string()),
+            row("request-bytes-max", plan.limits.bytes.to_string()),
+            row("connection-request-bytes-max", plan.limits.connection_bytes.to_string()),
             row("runtime-threads", plan.runtime_threads.to_string()),
         ];
         print_table(["SETTING", "VALUE"], &rows)

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use ringfence_consensus::{Config, Founder, Node, Retention, TcpNetwork, Timing, rt};
+use ringfence_consensus::{
+    Config, Founder, Node, Retention, SpaceLimits, TcpNetwork, Timing, rt,
+};
 use ringfence_disk::SimDisk;
 use ringfence_proto::etcdserverpb::kv_client::KvClient;
 use ringfence_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -12,7 +14,7 @@ use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_proto::ringfence_v1::ErrorDetail;
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use ringfence_proto::{ERROR_DETAIL_KEY, mvccpb};
-use ringfence_server::{ServerConfig, bind, serve};
+use ringfence_server::{History, Limits, ServerConfig, bind, serve};
 use ringfence_types::{Command, Grant, LeaseCommand, LeaseId, LeaseTime, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,6 +23,20 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+/// What a test may want otherwise than usual. History is kept unless a test says how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub space: SpaceLimits,
+    pub history: History,
+    pub limits: Limits,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { space: SpaceLimits::default(), history: History::EVERYTHING, limits: Limits::default() }
+    }
+}
+
 /// A node with a client's connection to it.
 pub struct Server {
     pub address: String,
@@ -28,6 +44,7 @@ pub struct Server {
     pub shutdown: CancellationToken,
     pub serving: JoinHandle<()>,
     pub node: Node,
+    pub disk: Arc<SimDisk>,
 }
 
 impl Server {
@@ -50,6 +67,11 @@ impl Server {
 
     /// A cluster of so many nodes, all of them ready.
     pub async fn start_cluster(size: usize) -> Vec<Server> {
+        Server::start_with(size, Setup::default()).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(size: usize, setup: Setup) -> Vec<Server> {
         let mut networks = Vec::new();
         let mut founders = Vec::new();
         for at in 1..=size {
@@ -60,7 +82,7 @@ impl Server {
         }
         let mut servers = Vec::new();
         for (at, network) in networks.into_iter().enumerate() {
-            servers.push(Server::start_one(&founders, at, network).await);
+            servers.push(Server::start_one(&founders, at, network, setup).await);
         }
         for server in &servers {
             server.until_ready().await;
@@ -68,7 +90,7 @@ impl Server {
         servers
     }
 
-    async fn start_one(founders: &[Founder], at: usize, network: TcpNetwork) -> Server {
+    async fn start_one(founders: &[Founder], at: usize, network: TcpNetwork, setup: Setup) -> Server {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.expect("a free port");
         let address = listener.local_addr().unwrap().to_string();
         let config = Config {
@@ -87,19 +109,20 @@ impl Server {
             snapshot_bytes_per_second: Config::SNAPSHOT_BYTES_PER_SECOND,
             disk_stall_limit: Config::DISK_STALL_LIMIT,
             integrity: Default::default(),
+            space: setup.space,
             version: "1.2.3".to_owned(),
         };
         let disk = Arc::new(SimDisk::new(at as u64));
-        let node = Node::start(config, disk, Arc::new(network)).await.expect("the node starts");
+        let node = Node::start(config, disk.clone(), Arc::new(network)).await.expect("the node starts");
         let shutdown = CancellationToken::new();
         let (served, token) = (node.clone(), shutdown.clone());
         let serving = tokio::spawn(async move {
-            serve(ServerConfig { listeners: vec![listener] }, served, token)
-                .await
-                .expect("there is a listener");
+            let config =
+                ServerConfig { history: setup.history, limits: setup.limits, listeners: vec![listener] };
+            serve(config, served, token).await.expect("there is a listener");
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Server { address, channel, shutdown, serving, node }
+        Server { address, channel, shutdown, serving, node, disk }
     }
 
     /// Waits for the first leader, by asking as a client would.
@@ -126,6 +149,13 @@ impl Server {
         self.kv().put(put).await.expect("the put is taken").into_inner()
     }
 
+    /// A sample of the node's metrics, without labels.
+    pub async fn gauge(&self, name: &str) -> f64 {
+        let (_, page) = self.get("/metrics").await;
+        let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        sample.unwrap_or_else(|| panic!("{name} is told")).parse().expect("a number")
+    }
+
     /// Plain HTTP/1.1: the code and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).await.expect("the port is open");
@@ -143,6 +173,19 @@ impl Server {
         tokio::time::timeout(Duration::from_secs(10), self.serving).await.expect("it drains").unwrap();
         self.node.shutdown().await;
     }
+}
+
+/// Waits until something is so; `look` tells what is not so yet.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let mut last = String::new();
+    for _ in 0..600 {
+        match look().await {
+            Ok(so) => return so,
+            Err(not_yet) => last = not_yet,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("waited half a minute for {what}: {last}");
 }
 
 pub fn put(key: &str, value: &str) -> etcd::PutRequest {

@@ -1,9 +1,10 @@
 //! `ringfence serve`: run one node.
 //!
 //! [`settings`] has the flags, which are the configuration file's keys too; [`plan`] is what follows from them once they
-//! have been checked; [`data_dir`] locks the directory; [`node`] starts, runs and stops; [`panics`] tells
+//! have been checked, [`bounds`] the part of it that bounds what the node takes; [`data_dir`] locks the directory; [`node`] starts, runs and stops; [`panics`] tells
 //! damage from bugs.
 
+mod bounds;
 pub(crate) mod data_dir;
 mod logging;
 mod node;

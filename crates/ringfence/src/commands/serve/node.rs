@@ -53,7 +53,7 @@ async fn run_locked(plan: Plan) -> Result<(), Failure> {
         () = stop.received() => return Ok(()),
     };
     let shutdown = CancellationToken::new();
-    let config = ServerConfig { listeners: vec![listener] };
+    let config = ServerConfig { listeners: vec![listener], history: plan.history, limits: plan.limits };
     let mut serving = tokio::spawn(ringfence_server::serve(config, node.clone(), shutdown.clone()));
     let result = tokio::select! {
         failure = node.failed() => Err(from_node(failure)),

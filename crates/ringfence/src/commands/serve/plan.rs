@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ringfence_client::endpoint_authority;
 use ringfence_consensus::{Config, Founder, Integrity, Join, Retention, Secret, Timing};
+use ringfence_server::{History, Limits};
 
+use super::bounds;
 use super::settings::{LogFormat, Part, Settings, TimingPreset};
 use crate::exit::{Exit, Failure};
 use crate::units::ByteSize;
@@ -37,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) runtime_threads: usize,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
+    pub(crate) history: History,
+    pub(crate) limits: Limits,
     pub(crate) consensus: Config,
 }
 
@@ -90,10 +94,13 @@ impl Plan {
                 DISK_STALL_LIMIT_MIN,
             )?,
             integrity: integrity(&settings)?,
+            space: bounds::space(&settings)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: name.clone(),
         };
         Ok(Plan {
+            history: bounds::history(&settings)?,
+            limits: bounds::limits(&settings)?,
             data_dir: settings.data_dir.unwrap_or_else(|| Path::new("ringfence-data").join(&name)),
             listen_client,
             listen_peer,

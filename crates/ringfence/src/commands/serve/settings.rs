@@ -100,6 +100,43 @@ pub(crate) struct Settings {
     /// Most bytes a second that a scrub reads [default: 32MiB].
     #[arg(long, env = "RINGFENCE_SCRUB_RATE", value_name = "SIZE")]
     pub(crate) scrub_rate: Option<ByteSize>,
+    /// Most bytes that the state may need, history included; 0 for any number. When the leader reaches it, puts are refused until
+    /// there is room again; the same on all members [default: 8GiB].
+    #[arg(long, env = "RINGFENCE_QUOTA_BYTES", value_name = "SIZE")]
+    pub(crate) quota_bytes: Option<ByteSize>,
+    /// A node with less than this free on its disk says so, and refuses puts while it leads; 0 for never [default: 256MiB].
+    #[arg(long, env = "RINGFENCE_DISK_LOW_SIZE", value_name = "SIZE")]
+    pub(crate) disk_low_size: Option<ByteSize>,
+    /// A node with less than this free on its disk stops, after it has handed leadership over; 0 for never [default: 64MiB].
+    #[arg(long, env = "RINGFENCE_DISK_RESERVE_SIZE", value_name = "SIZE")]
+    pub(crate) disk_reserve_size: Option<ByteSize>,
+    /// For how long history is kept before it is compacted; 0s for as long as the next setting allows [default: 24h].
+    #[arg(long, env = "RINGFENCE_COMPACT_KEEP_AGE", value_name = "DURATION")]
+    pub(crate) compact_keep_age: Option<HumanDuration>,
+    /// How many revisions of history are kept before older ones are compacted; 0 for any number [default: 5000000].
+    #[arg(long, env = "RINGFENCE_COMPACT_KEEP_REVISIONS", value_name = "N")]
+    pub(crate) compact_keep_revisions: Option<u64>,
+    /// Most bytes of keys and values in the answer to a Range; a larger one is refused, and RangeStream is for it [default: 64MiB].
+    #[arg(long, env = "RINGFENCE_ANSWER_BYTES_MAX", value_name = "SIZE")]
+    pub(crate) answer_bytes_max: Option<ByteSize>,
+    /// Most calls under way, streams and waits for locks apart; beyond it they are refused [default: 16384].
+    #[arg(long, env = "RINGFENCE_CALLS_MAX", value_name = "N")]
+    pub(crate) calls_max: Option<usize>,
+    /// The same on one connection [default: 4096].
+    #[arg(long, env = "RINGFENCE_CONNECTION_CALLS_MAX", value_name = "N")]
+    pub(crate) connection_calls_max: Option<usize>,
+    /// Most streams and waits for locks under way; beyond it they are refused [default: 65536].
+    #[arg(long, env = "RINGFENCE_STREAMS_MAX", value_name = "N")]
+    pub(crate) streams_max: Option<usize>,
+    /// The same on one connection [default: 4096].
+    #[arg(long, env = "RINGFENCE_CONNECTION_STREAMS_MAX", value_name = "N")]
+    pub(crate) connection_streams_max: Option<usize>,
+    /// Most bytes of requests under way; beyond it they are refused [default: 256MiB].
+    #[arg(long, env = "RINGFENCE_REQUEST_BYTES_MAX", value_name = "SIZE")]
+    pub(crate) request_bytes_max: Option<ByteSize>,
+    /// The same on one connection [default: 64MiB].
+    #[arg(long, env = "RINGFENCE_CONNECTION_REQUEST_BYTES_MAX", value_name = "SIZE")]
+    pub(crate) connection_request_bytes_max: Option<ByteSize>,
     /// Threads of the runtime [default: one a core, at most 4].
     #[arg(long, env = "RINGFENCE_RUNTIME_THREADS", value_name = "N")]
     pub(crate) runtime_threads: Option<usize>,
@@ -225,6 +262,20 @@ impl Settings {
             disk_stall_limit: self.disk_stall_limit.or(file.disk_stall_limit),
             scrub_interval: self.scrub_interval.or(file.scrub_interval),
             scrub_rate: self.scrub_rate.or(file.scrub_rate),
+            quota_bytes: self.quota_bytes.or(file.quota_bytes),
+            disk_low_size: self.disk_low_size.or(file.disk_low_size),
+            disk_reserve_size: self.disk_reserve_size.or(file.disk_reserve_size),
+            compact_keep_age: self.compact_keep_age.or(file.compact_keep_age),
+            compact_keep_revisions: self.compact_keep_revisions.or(file.compact_keep_revisions),
+            answer_bytes_max: self.answer_bytes_max.or(file.answer_bytes_max),
+            calls_max: self.calls_max.or(file.calls_max),
+            connection_calls_max: self.connection_calls_max.or(file.connection_calls_max),
+            streams_max: self.streams_max.or(file.streams_max),
+            connection_streams_max: self.connection_streams_max.or(file.connection_streams_max),
+            request_bytes_max: self.request_bytes_max.or(file.request_bytes_max),
+            connection_request_bytes_max: self
+                .connection_request_bytes_max
+                .or(file.connection_request_bytes_max),
             runtime_threads: self.runtime_threads.or(file.runtime_threads),
             log_level: self.log_level.or(file.log_level),
             log_format: self.log_format.or(file.log_format),
