@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use ringfence_consensus::{
-    Config, Founder, Node, Retention, SpaceLimits, TcpNetwork, Timing, rt,
-};
+use ringfence_consensus::{Config, Founder, Node, Retention, SpaceLimits, TcpNetwork, Timing, rt};
 use ringfence_disk::SimDisk;
 use ringfence_proto::etcdserverpb::kv_client::KvClient;
 use ringfence_proto::etcdserverpb::maintenance_client::MaintenanceClient;

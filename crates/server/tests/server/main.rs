@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 
+mod answers;
+mod auth;
+mod etcd_errors;
 mod fencing;
 mod harness;
+mod history;
 mod leases;
 mod locks;
 mod one_node;
+mod overload;
+mod quota;
 mod three_nodes;

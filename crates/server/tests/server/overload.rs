@@ -1,11 +1,6 @@
 //! Overload: what is beyond the bounds is refused at once and says when to try again, and leases go first.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use futures_util::{Stream, stream};
-use harness::{Server, Setup, assert_refused, detail, put, until};
 use ringfence_proto::codec::ScanningCodec;
 use ringfence_proto::etcdserverpb::lease_client::LeaseClient;
 use ringfence_proto::etcdserverpb::{self as etcd};
@@ -14,6 +9,8 @@ use tokio::sync::mpsc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+
+use crate::harness::{Server, Setup, assert_refused, detail, put, until};
 
 const TOO_MANY: &str = "etcdserver: too many requests";
 

@@ -1,14 +1,11 @@
 //! Answers that are too large: refused before they take the memory, with a way on.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
-use harness::{Server, Setup, assert_refused, detail, keys, put, range};
 use ringfence_proto::etcdserverpb::request_op::Request as Op;
 use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_server::Limits;
 use tonic::Code;
+
+use crate::harness::{Server, Setup, assert_refused, detail, keys, put, range};
 
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const VALUE_BYTES: usize = 128 << 10;

@@ -1,14 +1,9 @@
 //! etcd's fixed errors: each that this server can give is given in some test by its code and words, and of each other one it is
 //! written here why it is never given.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{Server, assert_refused, detail, put, range};
 use ringfence_proto::etcdserverpb::cluster_client::ClusterClient;
 use ringfence_proto::etcdserverpb::request_op::Request as Op;
 use ringfence_proto::etcdserverpb::{
@@ -16,6 +11,8 @@ use ringfence_proto::etcdserverpb::{
 };
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use tonic::Code;
+
+use crate::harness::{Server, assert_refused, detail, put, range};
 
 /// Where an error is given, or why it is not.
 enum Place {

@@ -1,15 +1,12 @@
 //! History: how long it is kept, how it is compacted, and what is told of it.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::time::Duration;
 
-use harness::{Server, Setup, assert_refused, put, range, until};
 use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_server::History;
 use tonic::{Code, Request};
+
+use crate::harness::{Server, Setup, assert_refused, put, range, until};
 
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";

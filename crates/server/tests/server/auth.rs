@@ -1,14 +1,11 @@
 //! The Auth service: it answers as etcd's does where there are no users.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
-use harness::{Server, assert_refused};
 use ringfence_proto::authpb::Permission;
 use ringfence_proto::etcdserverpb::auth_client::AuthClient;
 use ringfence_proto::etcdserverpb::{self as etcd};
 use tonic::Code;
+
+use crate::harness::{Server, assert_refused};
 
 const NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 const USER_NOT_FOUND: &str = "etcdserver: user name not found";

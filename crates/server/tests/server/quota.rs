@@ -1,13 +1,8 @@
 //! Room: what is refused when there is none, what goes on all the same, and that it is over by itself.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
-
-mod harness;
-
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use harness::{Server, Setup, assert_refused, detail, put, until};
 use ringfence_consensus::{Failure, SpaceLimits};
 use ringfence_disk::Fault;
 use ringfence_proto::etcdserverpb::lease_client::LeaseClient;
@@ -16,6 +11,8 @@ use ringfence_proto::etcdserverpb::{self as etcd, alarm_request::AlarmAction};
 use ringfence_proto::v3lockpb as lock;
 use ringfence_proto::v3lockpb::lock_client::LockClient;
 use tonic::{Code, Status};
+
+use crate::harness::{Server, Setup, assert_refused, detail, put, until};
 
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 const QUOTA: u64 = 4 << 20;
