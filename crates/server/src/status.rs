@@ -84,6 +84,8 @@ pub(crate) enum Trouble {
     NoDowngrade,
     /// A lock or an election is not had.
     Lock(LockTrouble),
+    /// A stream without an end of its own ends, since the server stops.
+    Stopping,
     /// The call is part of the API, but this version does not serve it.
     Unsupported(&'static str),
 }
@@ -177,6 +179,7 @@ impl Trouble {
             | Trouble::SnapshotFile(_)
             | Trouble::DowngradeTarget
             | Trouble::NoDowngrade
+            | Trouble::Stopping
             | Trouble::Unsupported(_) => return None,
         };
         let Told { applied, reason, .. } = self.told();
@@ -233,6 +236,9 @@ impl Trouble {
             ),
             Trouble::NoDowngrade => refused(etcd::NO_DOWNGRADE, "no_downgrade", "no downgrade is under way"),
             Trouble::Lock(trouble) => lock(trouble),
+            Trouble::Stopping => {
+                refused(etcd::STOPPED, "stopping", "this member is stopping; any other one can go on")
+            }
             Trouble::Unsupported(what) => Told {
                 code: Code::Unimplemented,
                 message: format!("ringfence: {what}").into(),
@@ -576,6 +582,7 @@ mod tests {
             (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),
+            (Trouble::Stopping, etcd::STOPPED, No),
             (LockTrouble::SessionExpired.into(), (Code::FailedPrecondition, "mutex: session is expired"), No),
             (LockTrouble::NoLeader.into(), (Code::Unknown, "election: no leader"), No),
             (LockTrouble::NotLeader.into(), (Code::Unknown, "election: not leader"), No),
