@@ -26,3 +26,4 @@ mod rot;
 mod sessions;
 mod space;
 mod stalled_disk;
+mod watch;

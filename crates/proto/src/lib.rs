@@ -31,7 +31,7 @@ pub mod authpb {
     include!(concat!(env!("OUT_DIR"), "/authpb.rs"));
 }
 
-/// The etcd v3 API: KV, Lease, Cluster, Maintenance and Auth.
+/// The etcd v3 API: KV, Watch, Lease, Cluster, Maintenance and Auth.
 #[allow(missing_docs, clippy::all)]
 pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 53] = [
+const METHODS: [(&str, &str); 54] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
     ("etcdserverpb.KV", "DeleteRange"),
     ("etcdserverpb.KV", "RangeStream"),
     ("etcdserverpb.KV", "Compact"),
+    ("etcdserverpb.Watch", "Watch"),
     ("etcdserverpb.Lease", "LeaseGrant"),
     ("etcdserverpb.Lease", "LeaseRevoke"),
     ("etcdserverpb.Lease", "LeaseKeepAlive"),

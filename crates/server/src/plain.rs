@@ -32,8 +32,8 @@ pub(crate) async fn answer(
         "/readyz" => readyz(served),
         "/version" => version(served),
         "/metrics" => {
-            let leases = served.lease_counts.totals();
-            let mut text = metrics::text(&served.node.status(), calls, leases, &served.refusals);
+            let (leases, watches) = (served.lease_counts.totals(), served.watch_counts.totals());
+            let mut text = metrics::text(&served.node.status(), calls, leases, watches, &served.refusals);
             served.compactions.write(&mut text);
             served.admission.write(&mut text);
             page(StatusCode::OK, METRICS, text)

@@ -26,6 +26,7 @@ use crate::limits::{
 };
 use crate::renewals::{self, Renewals};
 use crate::served::Served;
+use crate::watch::WATCH_PROGRESS_INTERVAL;
 
 /// How long an accept that failed for lack of descriptors or memory is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -39,13 +40,20 @@ pub struct ServerConfig {
     pub history: History,
     /// What clients may have under way.
     pub limits: Limits,
+    /// How often a watch that asked for it is told how far it is while nothing happens.
+    pub watch_progress_interval: Duration,
 }
 
 impl ServerConfig {
     /// The usual settings.
     #[must_use]
     pub fn new(listeners: Vec<TcpListener>) -> ServerConfig {
-        ServerConfig { listeners, history: History::default(), limits: Limits::default() }
+        ServerConfig {
+            listeners,
+            history: History::default(),
+            limits: Limits::default(),
+            watch_progress_interval: WATCH_PROGRESS_INTERVAL,
+        }
     }
 }
 
@@ -92,7 +100,7 @@ pub async fn serve(config: ServerConfig, node: Node, shutdown: CancellationToken
     let counts = served.lease_counts.clone();
     let count_ended = move |ended| counts.count_expired(ended);
     connections.spawn(lease_keeper::run(node, count_ended, shutdown.clone().cancelled_owned()));
-    let door = Door::new(served);
+    let door = Door::new(served, config.watch_progress_interval);
     let accepting = config.listeners.into_iter().map(|listener| {
         let (door, permits, connections, shutdown) =
             (door.clone(), Arc::clone(&permits), connections.clone(), shutdown.clone());

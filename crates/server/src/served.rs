@@ -18,6 +18,7 @@ use crate::limits::{LONG_READS_MAX, Limits};
 use crate::refusals::Refusals;
 use crate::renewals::Renewals;
 use crate::status::Trouble;
+use crate::watch::WatchCounts;
 
 /// How long a stream that wants a leader goes on without one: longer than an election in the normal course.
 const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
@@ -32,6 +33,7 @@ pub(crate) struct Served {
     pub(crate) shutdown: CancellationToken,
     pub(crate) renewals: Renewals,
     pub(crate) lease_counts: Arc<LeaseCounts>,
+    pub(crate) watch_counts: Arc<WatchCounts>,
     /// What was refused so far, by reason.
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) compactions: Arc<Compactions>,
@@ -48,6 +50,7 @@ impl Served {
             shutdown,
             renewals,
             lease_counts: Arc::default(),
+            watch_counts: Arc::default(),
             refusals: Arc::default(),
             compactions: Arc::default(),
             limits,

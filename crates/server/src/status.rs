@@ -100,6 +100,8 @@ pub(crate) enum Trouble {
     Auth(AuthTrouble),
     /// History is compacted, but the file of this member has not been freed of it before the deadline.
     Unswept,
+    /// A stream without an end of its own ends, since the server stops.
+    Stopping,
     /// The call is part of the API, but this version does not serve it.
     Unsupported(&'static str),
 }
@@ -203,6 +205,7 @@ impl Trouble {
             | Trouble::DowngradeTarget
             | Trouble::NoDowngrade
             | Trouble::Unswept
+            | Trouble::Stopping
             | Trouble::Unsupported(_) => return None,
         };
         let Told { applied, reason, .. } = self.told();
@@ -277,6 +280,9 @@ impl Trouble {
             ),
             Trouble::NoDowngrade => refused(etcd::NO_DOWNGRADE, "no_downgrade", "no downgrade is under way"),
             Trouble::Lock(trouble) => lock(trouble),
+            Trouble::Stopping => {
+                refused(etcd::STOPPED, "stopping", "this member is stopping; any other one can go on")
+            }
             Trouble::Unsupported(what) => Told {
                 code: Code::Unimplemented,
                 message: format!("ringfence: {what}").into(),
@@ -628,6 +634,7 @@ mod tests {
             (Trouble::DowngradeFormat, etcd::WRONG_DOWNGRADE_FORMAT, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),
+            (Trouble::Stopping, etcd::STOPPED, No),
             (LockTrouble::SessionExpired.into(), (Code::FailedPrecondition, "mutex: session is expired"), No),
             (LockTrouble::NoLeader.into(), (Code::Unknown, "election: no leader"), No),
             (LockTrouble::NotLeader.into(), (Code::Unknown, "election: not leader"), No),

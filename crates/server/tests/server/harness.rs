@@ -115,8 +115,12 @@ impl Server {
         let shutdown = CancellationToken::new();
         let (served, token) = (node.clone(), shutdown.clone());
         let serving = tokio::spawn(async move {
-            let config =
-                ServerConfig { history: setup.history, limits: setup.limits, listeners: vec![listener] };
+            let config = ServerConfig {
+                history: setup.history,
+                limits: setup.limits,
+                watch_progress_interval: Duration::from_millis(300),
+                ..ServerConfig::new(vec![listener])
+            };
             serve(config, served, token).await.expect("there is a listener");
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();

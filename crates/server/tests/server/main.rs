@@ -14,3 +14,6 @@ mod one_node;
 mod overload;
 mod quota;
 mod three_nodes;
+mod watches;
+mod watches_of_three;
+mod watching;

@@ -53,7 +53,8 @@ async fn run_locked(plan: Plan) -> Result<(), Failure> {
         () = stop.received() => return Ok(()),
     };
     let shutdown = CancellationToken::new();
-    let config = ServerConfig { listeners: vec![listener], history: plan.history, limits: plan.limits };
+    let config =
+        ServerConfig { history: plan.history, limits: plan.limits, ..ServerConfig::new(vec![listener]) };
     let mut serving = tokio::spawn(ringfence_server::serve(config, node.clone(), shutdown.clone()));
     let result = tokio::select! {
         failure = node.failed() => Err(from_node(failure)),
