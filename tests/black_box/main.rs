@@ -19,6 +19,7 @@ mod locks;
 mod members;
 mod minority;
 mod new_history;
+mod past;
 mod paused_holder;
 mod postgresql;
 mod power_cut;

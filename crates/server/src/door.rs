@@ -14,6 +14,7 @@ use ringfence_proto::etcdserverpb::kv_server::KvServer;
 use ringfence_proto::etcdserverpb::lease_server::LeaseServer;
 use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use ringfence_proto::ringfence_v1::fencing_server::FencingServer;
+use ringfence_proto::ringfence_v1::history_server::HistoryServer;
 use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
 use ringfence_proto::v3electionpb::election_server::ElectionServer;
 use ringfence_proto::v3lockpb::lock_server::LockServer;
@@ -31,6 +32,7 @@ use crate::cluster::Cluster;
 use crate::election::Election;
 use crate::fencing::Fencing;
 use crate::health::Health;
+use crate::history::History;
 use crate::holders::Holders;
 use crate::integrity::Integrity;
 use crate::kv::Kv;
@@ -81,6 +83,7 @@ impl Door {
             )
             .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
             .add_service(FencingServer::new(Fencing { served: served.clone() }))
+            .add_service(HistoryServer::new(History { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))

@@ -2,7 +2,7 @@
 //! probes and metrics, all on one port.
 //!
 //! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
-//! `fencing`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
+//! `fencing`, `history`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
 //! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
 //! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
 //! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
@@ -20,6 +20,7 @@ mod fencing;
 mod gate;
 mod gather;
 mod health;
+mod history;
 mod holders;
 mod integrity;
 mod kv;
