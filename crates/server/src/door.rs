@@ -31,6 +31,7 @@ use crate::calls::{Calls, Method};
 use crate::cluster::Cluster;
 use crate::election::Election;
 use crate::fencing::Fencing;
+use crate::gateway::Gateway;
 use crate::health::Health;
 use crate::history::History;
 use crate::holders::Holders;
@@ -56,6 +57,7 @@ pub(crate) struct Door {
     calls: Arc<Calls>,
     kv: KvServer<Kv>,
     routes: Routes,
+    gateway: Arc<Gateway>,
 }
 
 impl Door {
@@ -88,7 +90,12 @@ impl Door {
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))
             .prepare();
-        Door { served, calls: Arc::new(Calls::default()), kv, routes }
+        Door { served, calls: Arc::new(Calls::default()), kv, routes, gateway: Arc::new(Gateway::new()) }
+    }
+
+    /// What the services answer from.
+    pub(crate) fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Answers one request.
@@ -97,7 +104,28 @@ impl Door {
         request: http::Request<Incoming>,
     ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
         let method = Method::of(request.uri().path());
-        let room = self.room(request);
+        self.counted(method, self.room(request))
+    }
+
+    /// Answers a call of gRPC that the gateway makes for one of its clients.
+    pub(crate) fn call_inside(&self, request: http::Request<Body>) -> Room {
+        let path = request.uri().path();
+        let method = Method::of(path);
+        let room = if path.starts_with(KV) {
+            self.kv.clone().call(request)
+        } else {
+            let mut routes = self.routes.clone();
+            Box::pin(async move { routes.call(request).await })
+        };
+        Box::pin(self.counted(method, room))
+    }
+
+    /// Counts a call, and gives a refusal that no service made its detail.
+    fn counted(
+        &self,
+        method: Option<Method>,
+        room: Room,
+    ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
         let (calls, served) = (Arc::clone(&self.calls), self.served.clone());
         async move {
             if let Some(method) = method {
@@ -123,14 +151,16 @@ impl Door {
         if path.starts_with(KV) {
             return self.kv.clone().call(request);
         }
-        if !is_grpc(&request) {
-            let (served, calls) = (self.served.clone(), Arc::clone(&self.calls));
-            return Box::pin(async move {
-                Ok(plain::answer(&served, &calls, request.method(), request.uri()).await)
-            });
+        if is_grpc(&request) {
+            let mut routes = self.routes.clone();
+            return Box::pin(async move { routes.call(request.map(Body::new)).await });
         }
-        let mut routes = self.routes.clone();
-        Box::pin(async move { routes.call(request.map(Body::new)).await })
+        if Gateway::serves(path) {
+            let (gateway, door) = (Arc::clone(&self.gateway), self.clone());
+            return Box::pin(async move { Ok(gateway.answer(door, request).await) });
+        }
+        let (served, calls) = (self.served.clone(), Arc::clone(&self.calls));
+        Box::pin(async move { Ok(plain::answer(&served, &calls, request.method(), request.uri()).await) })
     }
 }
 
@@ -141,7 +171,7 @@ fn is_grpc(request: &http::Request<Incoming>) -> bool {
 }
 
 /// An answer that is being made.
-type Room = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+pub(crate) type Room = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 /// Gives a refusal that was made before any service saw the request the detail that every status carries.
 fn explain(code: Code, response: &mut http::Response<Body>, served: &Served) {

@@ -1,5 +1,5 @@
 //! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
-//! probes and metrics, all on one port.
+//! probes and metrics, the JSON gateway, all on one port.
 //!
 //! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
 //! `fencing`, `history`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
@@ -18,6 +18,7 @@ mod election;
 mod etcd_errors;
 mod fencing;
 mod gate;
+mod gateway;
 mod gather;
 mod health;
 mod history;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 
+#[path = "one_node/gateway.rs"]
+mod gateway;
 mod harness;
 
 use std::time::Duration;
