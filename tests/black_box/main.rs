@@ -3,8 +3,10 @@
 mod acks;
 mod bad_input;
 mod causal;
+mod curl;
 mod detail;
 mod etcd_examples;
+mod etcd_other_clients;
 mod etcd_rust_client;
 mod etcdctl;
 mod failover;
@@ -27,3 +29,4 @@ mod rot;
 mod sessions;
 mod space;
 mod stalled_disk;
+mod tools;
