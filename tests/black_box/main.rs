@@ -30,3 +30,4 @@ mod sessions;
 mod space;
 mod stalled_disk;
 mod tools;
+mod top;

@@ -7,7 +7,7 @@ use ringfence_client::{Client, Options};
 
 use crate::commands::{
     bench, compact, completions, config, del, dev, diff, export, fence, get, guard, history, import, leader,
-    lease, lock, member, put, recover, scrub, serve, snapshot, status, txn,
+    lease, lock, member, put, recover, scrub, serve, snapshot, status, top, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Elect(lock::elect::Elect),
     /// Show who leads, and how every node is.
     Status(status::Status),
+    /// Show the cluster live.
+    Top(top::Top),
     /// Show the members of the cluster.
     #[command(subcommand)]
     Member(member::Member),
@@ -176,6 +178,8 @@ mod tests {
             "elect boss --value me --ttl 5s",
             "elect boss --observe",
             "status --output json",
+            "top --interval 500ms",
+            "top --once -o json",
             "member list",
             "leader transfer --to node2",
             "lease grant 10s --id 0x11",

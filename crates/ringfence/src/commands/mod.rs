@@ -27,6 +27,7 @@ pub(crate) mod scrub;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod txn;
 
 use std::num::NonZero;
@@ -58,6 +59,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Import(import) => runtime(default_threads())?.block_on(import.run(shared)),
         Command::Export(export) => runtime(default_threads())?.block_on(export.run(shared)),
         Command::Status(status) => small_runtime()?.block_on(status.run(shared)),
+        Command::Top(top) => small_runtime()?.block_on(top.run(shared)),
         Command::Member(member) => small_runtime()?.block_on(member.run(shared)),
         Command::Elect(elect) => small_runtime()?.block_on(elect.run(shared)),
         Command::Leader(leader) => small_runtime()?.block_on(leader.run(shared)),
