@@ -1,12 +1,11 @@
 //! The examples of `docs/fencing.md` with plain etcd clients in Python and Node, run as their readers run them.
 
-use std::path::Path;
 use std::process::Command;
 
 use ringfence_tests::cli::{self, Ran};
 use ringfence_tests::cluster::Cluster;
-use ringfence_tests::skip;
-use tempfile::TempDir;
+
+use crate::tools;
 
 const PAGE: &str = include_str!("../../docs/fencing.md");
 /// The address that the examples name.
@@ -25,21 +24,6 @@ fn example(language: &str, node: &str) -> String {
     code.replace(ADDRESS, node)
 }
 
-/// A directory with a client of a registry's in it, or nothing where it cannot be had.
-fn installed(test: &str, program: &str, arguments: impl Fn(&Path) -> Vec<String>) -> Option<TempDir> {
-    let home = tempfile::Builder::new().prefix("ringfence-example-").tempdir();
-    let home = home.expect("the temporary directory is writable");
-    let mut install = Command::new("timeout");
-    install.arg("120").arg(program).args(arguments(home.path())).current_dir(home.path());
-    let ran = cli::capture(install, "");
-    if ran.code == Some(0) {
-        return Some(home);
-    }
-    let last = ran.stderr.lines().last().unwrap_or("it said nothing").to_owned();
-    skip::skipped(test, &format!("{program} cannot install the etcd client: {last}"));
-    None
-}
-
 /// Runs an example, then what a test makes of it: the same lock is lost to somebody else in the middle.
 fn run(cluster: &Cluster, command: Command, example: &str, more: &str) -> Ran {
     drop(cluster.run(GUARD).succeeded());
@@ -53,13 +37,7 @@ fn run(cluster: &Cluster, command: Command, example: &str, more: &str) -> Ran {
 fn the_example_in_python_writes_guarded_keys_while_it_holds_the_lock() {
     let test = "the_example_in_python_writes_guarded_keys_while_it_holds_the_lock";
     let packages = ["etcd-sdk-python==0.0.7", "protobuf>=5.27,<8"];
-    let home = installed(test, "python3", |home| {
-        let mut words: Vec<String> = ["-m", "pip", "install", "--quiet", "--target"].map(String::from).into();
-        words.push(home.display().to_string());
-        words.extend(packages.map(String::from));
-        words
-    });
-    let Some(home) = home else { return };
+    let Some(home) = tools::pip(test, &packages) else { return };
     let cluster = Cluster::start(1);
     let mut python = Command::new("python3");
     python.arg("-").env("PYTHONPATH", home.path());
@@ -83,13 +61,7 @@ print("after the lock:", refused(lambda: put("data/x", "late")))
 #[test]
 fn the_example_in_node_writes_guarded_keys_while_it_holds_the_lock() {
     let test = "the_example_in_node_writes_guarded_keys_while_it_holds_the_lock";
-    let home = installed(test, "npm", |home| {
-        let words = ["install", "--silent", "--no-fund", "--no-audit", "--ignore-scripts", "--prefix"];
-        let mut words: Vec<String> = words.map(String::from).into();
-        words.extend([home.display().to_string(), "etcd3@1.1.2".to_owned()]);
-        words
-    });
-    let Some(home) = home else { return };
+    let Some(home) = tools::npm(test, "etcd3@1.1.2") else { return };
     let cluster = Cluster::start(1);
     let mut node = Command::new("node");
     node.arg("-").current_dir(home.path());

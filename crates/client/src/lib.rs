@@ -37,6 +37,7 @@ mod checked;
 pub mod error;
 pub mod fence;
 mod fencing;
+mod history;
 mod leases;
 mod locks;
 mod nodes;

@@ -162,6 +162,14 @@ pub fn inspection(request: &v1::InspectRequest) -> Result<Scope, ParseError> {
     Ok(extension::scope(request.scope.clone())?)
 }
 
+/// The key whose versions are asked for, and the youngest revision of them.
+///
+/// # Errors
+/// Where no key is given.
+pub fn versions(request: v1::VersionsRequest) -> Result<(Bytes, Revision), ParseError> {
+    Ok((key(request.key)?, Revision(request.revision)))
+}
+
 /// What makes a write of a session definite.
 pub fn resolve(request: &v1::ResolveRequest) -> Result<Command, ParseError> {
     let session = extension::session(request.session.as_ref())?;

@@ -1,12 +1,14 @@
 //! From the vocabulary to clients' answers. Keys and values are handed over, not copied.
 
 use ringfence_types::{
-    DeleteRangeReply, KeyValue, Member, NodeId, PutReply, RangeReply, Reply, Revision, Term, TxnReply,
+    DeleteRangeReply, Event, EventKind, KeyValue, Member, NodeId, PutReply, RangeReply, Reply, Revision,
+    Term, TxnReply,
 };
 
 use crate::etcdserverpb as etcd;
 use crate::etcdserverpb::response_op::Response;
 use crate::mvccpb;
+use crate::ringfence_v1 as v1;
 
 /// Where and when an answer was given.
 #[must_use]
@@ -78,6 +80,19 @@ pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
         version: kv.version,
         value: kv.value,
         lease: kv.lease.0,
+    }
+}
+
+/// A version of a key, told by the event that made it.
+#[must_use]
+pub fn version(event: Event) -> v1::Version {
+    v1::Version {
+        mod_revision: event.kv.mod_revision.0,
+        deleted: event.kind == EventKind::Delete,
+        create_revision: event.kv.create_revision.0,
+        version: event.kv.version,
+        value: event.kv.value,
+        lease: event.kv.lease.0,
     }
 }
 

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use ringfence_client::{Client, Options};
 
 use crate::commands::{
-    bench, completions, config, del, dev, export, fence, get, guard, import, leader, lease, lock, member,
-    put, recover, scrub, serve, snapshot, status, txn,
+    bench, compact, completions, config, del, dev, diff, export, fence, get, guard, history, import, leader,
+    lease, lock, member, put, recover, scrub, serve, snapshot, status, top, txn,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -58,6 +58,12 @@ pub(crate) enum Command {
     Del(del::Del),
     /// Compare, then do one of two lists of operations, all at once.
     Txn(txn::Txn),
+    /// Show the versions of a key.
+    History(history::History),
+    /// Show which keys differ between two revisions.
+    Diff(diff::Diff),
+    /// Forget the history below a revision.
+    Compact(compact::Compact),
     /// Key ranges that take no write without a fence.
     #[command(subcommand)]
     Guard(guard::Guard),
@@ -75,6 +81,8 @@ pub(crate) enum Command {
     Elect(lock::elect::Elect),
     /// Show who leads, and how every node is.
     Status(status::Status),
+    /// Show the cluster live.
+    Top(top::Top),
     /// Show the members of the cluster.
     #[command(subcommand)]
     Member(member::Member),
@@ -146,6 +154,10 @@ mod tests {
             "get a --prefix --limit 5 --keys-only -o json",
             "del a b",
             "txn moves.txt",
+            "history k --limit 5 --rev 17 -o json",
+            "diff --from 5 --to 17 --prefix p/ --keys-only -o json",
+            "compact 17 --physical",
+            "compact --keep 1000",
             "put k v --fence jobs=17 --fence key:leader=5",
             "del k --prefix --fence lock:jobs=17",
             "txn moves.txt --fence a=b=17",
@@ -166,6 +178,8 @@ mod tests {
             "elect boss --value me --ttl 5s",
             "elect boss --observe",
             "status --output json",
+            "top --interval 500ms",
+            "top --once -o json",
             "member list",
             "leader transfer --to node2",
             "lease grant 10s --id 0x11",
@@ -210,6 +224,10 @@ mod tests {
             ("lock acquire jobs --ttl 500ms", ErrorKind::ValueValidation),
             ("elect boss", ErrorKind::MissingRequiredArgument),
             ("elect boss --value v --observe", ErrorKind::ArgumentConflict),
+            ("compact", ErrorKind::MissingRequiredArgument),
+            ("compact 0", ErrorKind::ValueValidation),
+            ("compact 5 --keep 5", ErrorKind::ArgumentConflict),
+            ("diff --to 5", ErrorKind::MissingRequiredArgument),
             ("frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let arguments = std::iter::once("ringfence").chain(line.split_whitespace());

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use crate::limits::{LARGE_ANSWER_BYTES, LARGE_ANSWERS_MAX, Limits, RESERVED_CALLS_MIN, RESERVED_PERCENT};
@@ -251,20 +251,31 @@ impl Admission {
     }
 }
 
+/// The body of a request: from the network, or made by the gateway.
+pub(crate) trait Arriving:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static
+{
+}
+
+impl<B> Arriving for B where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static
+{
+}
+
 /// The body of a request, counted as it arrives. Of a call that stands it is not: each message is done with before the next.
-pub(crate) struct Metered {
-    body: Incoming,
+pub(crate) struct Metered<B> {
+    body: B,
     served: Served,
     permit: Arc<Permit>,
 }
 
-impl Metered {
-    pub(crate) fn new(body: Incoming, served: Served, permit: Arc<Permit>) -> Metered {
+impl<B: Arriving> Metered<B> {
+    pub(crate) fn new(body: B, served: Served, permit: Arc<Permit>) -> Metered<B> {
         Metered { body, served, permit }
     }
 }
 
-impl Body for Metered {
+impl<B: Arriving> Body for Metered<B> {
     type Data = Bytes;
     type Error = Status;
 
@@ -272,7 +283,7 @@ impl Body for Metered {
         let this = self.get_mut();
         let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
-            let frame = frame.map_err(|error| Status::from_error(Box::new(error)))?;
+            let frame = frame.map_err(|error| Status::from_error(error.into()))?;
             if let Some(data) = frame.data_ref().filter(|_| !this.permit.kind.stands) {
                 this.permit.take(data.remaining()).map_err(|trouble| this.served.status(&trouble))?;
             }

@@ -16,6 +16,7 @@ use ringfence_proto::etcdserverpb::kv_server::KvServer;
 use ringfence_proto::etcdserverpb::lease_server::LeaseServer;
 use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use ringfence_proto::ringfence_v1::fencing_server::FencingServer;
+use ringfence_proto::ringfence_v1::history_server::HistoryServer;
 use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
 use ringfence_proto::v3electionpb::election_server::ElectionServer;
 use ringfence_proto::v3lockpb::lock_server::LockServer;
@@ -28,13 +29,15 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::admission::{self, Admission, Held, Kind, LargeAnswer, Metered, Permit};
+use crate::admission::{self, Admission, Arriving, Held, Kind, LargeAnswer, Metered, Permit};
 use crate::auth::Auth;
 use crate::calls::{Calls, Method};
 use crate::cluster::Cluster;
 use crate::election::Election;
 use crate::fencing::Fencing;
+use crate::gateway::Gateway;
 use crate::health::Health;
+use crate::history::History;
 use crate::holders::Holders;
 use crate::integrity::Integrity;
 use crate::kv::Kv;
@@ -61,6 +64,7 @@ pub(crate) struct Door {
     calls: Arc<Calls>,
     kv: KvServer<Kv>,
     routes: Routes,
+    gateway: Arc<Gateway>,
 }
 
 impl Door {
@@ -90,12 +94,20 @@ impl Door {
             )
             .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
             .add_service(FencingServer::new(Fencing { served: served.clone() }))
+            .add_service(HistoryServer::new(History { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))
             .prepare();
         let admission = served.admission.clone();
-        Door { served, admission, calls: Arc::new(Calls::default()), kv, routes }
+        Door {
+            served,
+            admission,
+            calls: Arc::new(Calls::default()),
+            kv,
+            routes,
+            gateway: Arc::new(Gateway::new()),
+        }
     }
 
     /// The door as a new connection finds it.
@@ -108,13 +120,33 @@ impl Door {
         admission::connection_calls_max(&self.served.limits)
     }
 
+    /// What the services answer from.
+    pub(crate) fn served(&self) -> &Served {
+        &self.served
+    }
+
     /// Answers one request.
     pub(crate) fn call(
         &self,
         request: http::Request<Incoming>,
     ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
         let method = Method::of(request.uri().path());
-        let room = if is_grpc(&request) { self.admitted(request) } else { self.plain(&request) };
+        let room = if is_grpc(&request) { self.admitted(request) } else { self.plain(request) };
+        self.counted(method, room)
+    }
+
+    /// Answers a call of gRPC that the gateway makes for one of its clients.
+    pub(crate) fn call_inside(&self, request: http::Request<Body>) -> Room {
+        let method = Method::of(request.uri().path());
+        Box::pin(self.counted(method, self.admitted(request)))
+    }
+
+    /// Counts a call, and gives a refusal that no service made its detail.
+    fn counted(
+        &self,
+        method: Option<Method>,
+        room: Room,
+    ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
         let (calls, served) = (Arc::clone(&self.calls), self.served.clone());
         async move {
             if let Some(method) = method {
@@ -136,7 +168,7 @@ impl Door {
     }
 
     /// A call, if there is room for it among those under way.
-    fn admitted(&self, request: http::Request<Incoming>) -> Room {
+    fn admitted<B: Arriving>(&self, request: http::Request<B>) -> Room {
         let kind = Kind::of(request.uri().path());
         let permit = match self.admission.admit(kind) {
             Ok(permit) => permit,
@@ -156,7 +188,7 @@ impl Door {
         })
     }
 
-    fn room(&self, request: http::Request<Incoming>, permit: &Arc<Permit>) -> Room {
+    fn room<B: Arriving>(&self, request: http::Request<B>, permit: &Arc<Permit>) -> Room {
         let request = request.map(|body| Metered::new(body, self.served.clone(), Arc::clone(permit)));
         if request.uri().path().starts_with(KV) {
             return self.kv.clone().call(request);
@@ -165,10 +197,14 @@ impl Door {
         Box::pin(async move { routes.call(request.map(Body::new)).await })
     }
 
-    fn plain(&self, request: &http::Request<Incoming>) -> Room {
+    /// Plain HTTP: the gateway's, or for people and probes.
+    fn plain(&self, request: http::Request<Incoming>) -> Room {
+        if Gateway::serves(request.uri().path()) {
+            let (gateway, door) = (Arc::clone(&self.gateway), self.clone());
+            return Box::pin(async move { Ok(gateway.answer(door, request).await) });
+        }
         let (served, calls) = (self.served.clone(), Arc::clone(&self.calls));
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        Box::pin(async move { Ok(plain::answer(&served, &calls, &method, &uri).await) })
+        Box::pin(async move { Ok(plain::answer(&served, &calls, request.method(), request.uri()).await) })
     }
 }
 
@@ -179,7 +215,7 @@ fn is_grpc(request: &http::Request<Incoming>) -> bool {
 }
 
 /// An answer that is being made.
-type Room = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+pub(crate) type Room = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 /// Gives a refusal that was made before any service saw the request the detail that every status carries.
 fn explain(code: Code, response: &mut http::Response<Body>, served: &Served) {

@@ -1,14 +1,14 @@
 //! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
-//! probes and metrics, all on one port.
+//! probes and metrics, the JSON gateway, all on one port.
 //!
-//! A request goes through the rooms in this order: `door` (which service is it for, and `admission`: is there room for it), `kv`,
-//! `watch`, `lease`, `lock`, `election`, `fencing`, `cluster`, `maintenance` or `auth` (parse once, with `ringfence-proto`), `gate`
-//! (may only reject; what is `stale` for good), then the node: [`ringfence_consensus::Node::propose`] for writes and
-//! [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes wrong anywhere becomes a gRPC status in one place,
-//! `status`; nothing else makes one. No retry, no state of a client and no clock lives here. Beside the rooms work `renewals`
-//! (keep-alives that share entries), `lease_keeper` (leases that are due, while this member leads), `compactor` (history that is
-//! not kept any longer, likewise), `holders` (who stands first in the queues that `candidacy` waits in for its calls) and the hub
-//! of `watch` (what has happened, for all who watch).
+//! A request goes through the rooms in this order: `door` (which service is it for, and `admission`: is there room for it; what
+//! comes as JSON the `gateway` translates first), `kv`, `watch`, `lease`, `lock`, `election`, `fencing`, `history`, `cluster`,
+//! `maintenance` or `auth` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
+//! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
+//! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
+//! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
+//! while this member leads), `compactor` (history that is not kept any longer, likewise), `holders` (who stands first in the
+//! queues that `candidacy` waits in for its calls) and the hub of `watch` (what has happened, for all who watch).
 
 mod admission;
 mod alarm;
@@ -23,8 +23,10 @@ mod election;
 mod etcd_errors;
 mod fencing;
 mod gate;
+mod gateway;
 mod gather;
 mod health;
+mod history;
 mod holders;
 mod integrity;
 mod kv;

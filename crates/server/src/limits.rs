@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringfence_types::limits::GRPC_MESSAGE_BYTES_MAX;
+
 /// What of the bounds can be set. Calls and bytes are those of requests that have begun and are not answered yet; a call that stands
 /// (a stream, a wait for a lock) is counted apart from those that are over soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,16 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client may take to send the head of a plain HTTP request.
 pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the body of a plain HTTP request, or the first message of one that goes on.
+pub(crate) const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most bytes of JSON that are one request: the largest request in base64, and room for what stands around it.
+pub(crate) const GATEWAY_BODY_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX / 3 * 4 + (512 << 10);
+/// Most values in the JSON of one request: as many as the largest transaction could have, many times over.
+pub(crate) const GATEWAY_PARTS_MAX: usize = 32_768;
+/// Largest answer that is written as JSON.
+pub(crate) const GATEWAY_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// An answer up to this size is written as JSON where the call runs; a larger one on a thread that may block.
+pub(crate) const GATEWAY_SMALL_BYTES_MAX: usize = 128 << 10;
 /// Most calls at once that wait for a lock, stand for an election or observe one, those included that have ended and whose
 /// keys are being removed.
 pub(crate) const LOCK_CALLS_MAX: usize = 16_384;
@@ -90,6 +102,6 @@ pub(crate) const LOCK_LEASE_TTL_SECONDS: i64 = 60;
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
-    CALL_WINDOW_BYTES as usize >= ringfence_types::limits::GRPC_MESSAGE_BYTES_MAX,
+    CALL_WINDOW_BYTES as usize >= GRPC_MESSAGE_BYTES_MAX,
     "the largest request needs no second window"
 );

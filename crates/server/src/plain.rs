@@ -43,8 +43,7 @@ pub(crate) async fn answer(
 }
 
 /// What a request for an unknown path is told.
-const NOTHING_HERE: &str =
-    "nothing is served here: there are /health, /livez, /readyz, /version and /metrics, and the gRPC API\n";
+const NOTHING_HERE: &str = "nothing is served here: there are /health, /livez, /readyz, /version /metrics and /openapi, the gRPC API, and the same in JSON below /v3/\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";

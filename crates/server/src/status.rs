@@ -48,6 +48,8 @@ pub(crate) enum Trouble {
     Parse(ParseError),
     /// The request carries something that this version would overlook, in these words.
     Overlooked(String),
+    /// The request's text is no message, for this reason.
+    Malformed(String),
     /// The request is larger than any may be.
     TooLarge {
         /// Its size in bytes.
@@ -182,6 +184,7 @@ impl Trouble {
         let judge = match self {
             Trouble::Parse(_)
             | Trouble::Overlooked(_)
+            | Trouble::Malformed(_)
             | Trouble::TooLarge { .. }
             | Trouble::Auth(_)
             | Trouble::LeaseTtl { .. } => Judge::Form,
@@ -230,6 +233,7 @@ impl Trouble {
         match self {
             Trouble::Parse(error) => parse(error),
             Trouble::Overlooked(words) => invalid("invalid_extension", words),
+            Trouble::Malformed(words) => invalid("malformed_json", words),
             Trouble::TooLarge { size, max } => too_large(*size, *max),
             Trouble::LeaderRequired => refused(
                 etcd::NO_LEADER,

@@ -13,7 +13,7 @@
 //! Nothing here knows threads, time, Raft or gRPC, and nothing outside this crate knows redb.
 //!
 //! Reading order: `layout` (what lies in the file), `row` and `hash` (what a row is and how it is hashed), `state` (the
-//! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `transaction` and
+//! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `key_history`, `transaction` and
 //! `apply` (commands), `records`, `leases`, `lease_table`, `candidates`, `fences` and `sessions` (what writes may hang on), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
 //! divergence and decay show).
 
@@ -31,6 +31,7 @@ mod fences;
 mod file;
 mod hash;
 mod head;
+mod key_history;
 mod layout;
 mod lease_table;
 mod leases;
@@ -61,6 +62,7 @@ pub use error::{ReadError, StoreError};
 pub use events::{EventChunk, EventQuery};
 pub use file::{PAGES_CONTRADICT, PanicCause, cause_of_panic};
 pub use hash::StateHash;
+pub use key_history::KeyVersions;
 pub use layout::STATE_FILE;
 pub use marks::{HASH_MARKS_MAX, HASH_STEP, HashMark};
 pub use options::{Options, Stats};

@@ -3,11 +3,11 @@
 mod support;
 
 use ringfence_disk::SimDisk;
-use ringfence_store::{Entry, Payload, Position, Store};
+use ringfence_store::{Entry, Payload, Position, ReadError, Store};
 use ringfence_types::{
-    Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, EventKind,
-    KeyRange, KeyValue, LeaseId, NodeId, Operation, Put, PutLease, PutReply, PutValue, RangeQuery, Rejection,
-    Reply, Revision, SortOrder, SortTarget, Txn,
+    Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Event,
+    EventKind, KeyRange, KeyValue, LeaseId, NodeId, Operation, Put, PutLease, PutReply, PutValue, RangeQuery,
+    Rejection, Reply, Revision, SortOrder, SortTarget, Txn,
 };
 use support::{apply, bytes, log_id, open};
 
@@ -74,6 +74,57 @@ fn the_hash_stays_as_it_is() {
     }
     assert_eq!(store.view().hash().to_string(), "dd9e3ad9f8cebb2bf691f63e8b555fe2");
     assert_eq!(store.view().hash_kv(Revision(0)).expect("readable").hash, 2_761_785_860);
+}
+
+#[test]
+fn the_past_of_a_key_is_told_back_to_what_was_compacted() {
+    let store = store();
+    for command in [
+        put("a", "1"),
+        put("a", "2"),
+        put("b", "x"),
+        delete("a"),
+        put("a", "3"),
+        put("ab", "y"),
+        put("a", "4"),
+    ] {
+        apply(&store, &command).expect("applied");
+    }
+    let live = |value: &str, create, modified, version| Event {
+        kind: EventKind::Put,
+        kv: kv("a", value, create, modified, version),
+    };
+    let all = [
+        live("4", 6, 8, 2),
+        live("3", 6, 6, 1),
+        Event::deletion(bytes("a"), Revision(5)),
+        live("2", 2, 3, 2),
+        live("1", 2, 2, 1),
+    ];
+    let past = |revision, versions_max, bytes_max| {
+        store.view().key_versions(&bytes("a"), Revision(revision), versions_max, bytes_max)
+    };
+    let told = |revision, versions_max, bytes_max| {
+        let told = past(revision, versions_max, bytes_max).expect("readable");
+        (told.versions, told.more)
+    };
+    assert_eq!(told(0, 100, 100), (all.to_vec(), false));
+    assert_eq!(told(0, 2, 100), (all[..2].to_vec(), true));
+    assert_eq!(told(0, 5, 100), (all.to_vec(), false));
+    // At least one version, however small the bound.
+    assert_eq!(told(7, 0, 0), (all[1..2].to_vec(), true));
+    assert_eq!(told(5, 100, 100), (all[2..].to_vec(), false));
+    assert!(matches!(past(9, 1, 1), Err(ReadError::Rejected(Rejection::FutureRevision { .. }))));
+    let absent = store.view().key_versions(&bytes("aa"), Revision(0), 9, 9).expect("readable");
+    assert_eq!((absent.versions, absent.more), (vec![], false));
+
+    for (compacted, kept) in [(2, 5), (3, 4), (4, 4), (5, 2), (6, 2), (7, 2), (8, 1)] {
+        apply(&store, &Command::Compact { revision: Revision(compacted) }).expect("applied");
+        assert_eq!(told(0, 100, 100), (all[..kept].to_vec(), false), "compacted at {compacted}");
+        store.checkpoint().expect("the disk works");
+        assert_eq!(told(0, 100, 100), (all[..kept].to_vec(), false), "swept at {compacted}");
+    }
+    assert!(matches!(past(7, 1, 1), Err(ReadError::Rejected(Rejection::Compacted { oldest: Revision(8) }))));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const PAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// A page of metrics.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics(String);
 
 impl Metrics {
@@ -27,6 +27,15 @@ impl Metrics {
     /// The value of a metric without labels.
     pub(crate) fn value(&self, name: &str) -> Option<f64> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// The sum of a metric's samples that have a label.
+    pub(crate) fn sum(&self, name: &str, label: &str) -> f64 {
+        let value = |line: &str| {
+            let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} ")?;
+            if labels.contains(label) { value.trim().parse::<f64>().ok() } else { None }
+        };
+        self.0.lines().filter_map(value).sum()
     }
 
     /// The value of a metric about another member.

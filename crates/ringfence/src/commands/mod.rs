@@ -2,14 +2,17 @@
 
 mod ack;
 pub(crate) mod bench;
+pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod del;
 pub(crate) mod dev;
+pub(crate) mod diff;
 pub(crate) mod export;
 pub(crate) mod fence;
 pub(crate) mod get;
 pub(crate) mod guard;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod leader;
 pub(crate) mod lease;
@@ -24,6 +27,7 @@ pub(crate) mod scrub;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod txn;
 
 use std::num::NonZero;
@@ -47,11 +51,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(get) => small_runtime()?.block_on(get.run(shared)),
         Command::Del(del) => small_runtime()?.block_on(del.run(shared)),
         Command::Txn(txn) => small_runtime()?.block_on(txn.run(shared)),
+        Command::History(history) => small_runtime()?.block_on(history.run(shared)),
+        Command::Diff(diff) => small_runtime()?.block_on(diff.run(shared)),
+        Command::Compact(compact) => small_runtime()?.block_on(compact.run(shared)),
         Command::Guard(guard) => small_runtime()?.block_on(guard.run(shared)),
         Command::Fence(fence) => small_runtime()?.block_on(fence.run(shared)),
         Command::Import(import) => runtime(default_threads())?.block_on(import.run(shared)),
         Command::Export(export) => runtime(default_threads())?.block_on(export.run(shared)),
         Command::Status(status) => small_runtime()?.block_on(status.run(shared)),
+        Command::Top(top) => small_runtime()?.block_on(top.run(shared)),
         Command::Member(member) => small_runtime()?.block_on(member.run(shared)),
         Command::Elect(elect) => small_runtime()?.block_on(elect.run(shared)),
         Command::Leader(leader) => small_runtime()?.block_on(leader.run(shared)),

@@ -6,6 +6,7 @@ mod answers;
 mod auth;
 mod etcd_errors;
 mod fencing;
+mod gateway;
 mod harness;
 mod history;
 mod leases;

@@ -12,9 +12,7 @@ use crate::commands::member::name_of;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, print_json, print_line, print_table};
 use crate::units::ByteSize;
-use node::NodeStatus;
-
-pub(crate) use node::Member;
+pub(crate) use node::{Member, NodeStatus, compare, leader_name};
 
 /// Show who leads, and how every node is. Asks each member itself, found through any endpoint.
 #[derive(Debug, Args)]

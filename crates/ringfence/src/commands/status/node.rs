@@ -18,37 +18,37 @@ pub(crate) struct Member {
 }
 
 /// One node. What it did not tell is absent.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct NodeStatus {
-    pub(super) name: String,
-    pub(super) id: Option<u64>,
-    pub(super) client: String,
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct NodeStatus {
+    pub(crate) name: String,
+    pub(crate) id: Option<u64>,
+    pub(crate) client: String,
     /// leader, follower, learner, or unreachable.
-    pub(super) role: &'static str,
-    pub(super) term: Option<u64>,
+    pub(crate) role: &'static str,
+    pub(crate) term: Option<u64>,
     /// The last entry that it knows to be committed.
-    pub(super) committed: Option<u64>,
+    pub(crate) committed: Option<u64>,
     /// The last entry that it has applied.
-    pub(super) applied: Option<u64>,
+    pub(crate) applied: Option<u64>,
     /// Committed entries that it has not applied, as far as any node knows.
-    pub(super) lag_entries: Option<u64>,
+    pub(crate) lag_entries: Option<u64>,
     /// For how long it has lagged: since it last answered its leader. 0 where it does not lag.
-    pub(super) lag_seconds: Option<f64>,
+    pub(crate) lag_seconds: Option<f64>,
     /// Bytes of its state file.
-    pub(super) size: Option<u64>,
+    pub(crate) size: Option<u64>,
     /// Whether it refuses writes.
-    pub(super) read_only: Option<bool>,
+    pub(crate) read_only: Option<bool>,
     /// For how many seconds it has refused them.
-    pub(super) since: Option<f64>,
+    pub(crate) since: Option<f64>,
     /// What of it is not to be believed: its log, or its state.
-    pub(super) quarantine: Option<&'static str>,
+    pub(crate) quarantine: Option<&'static str>,
     /// Seconds that are left of its leader lease.
-    pub(super) leader_lease: Option<f64>,
-    pub(super) version: Option<String>,
+    pub(crate) leader_lease: Option<f64>,
+    pub(crate) version: Option<String>,
     /// What the node itself complains about.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// Why it could not be asked.
-    pub(super) error: Option<String>,
+    pub(crate) error: Option<String>,
     /// The leader that it names.
     #[serde(skip)]
     leader: Option<u64>,
@@ -58,7 +58,7 @@ pub(super) struct NodeStatus {
 
 impl NodeStatus {
     /// Asks a node.
-    pub(super) async fn ask(client: &Client, member: &Member, timeout: Duration) -> NodeStatus {
+    pub(crate) async fn ask(client: &Client, member: &Member, timeout: Duration) -> NodeStatus {
         let mut node = NodeStatus {
             name: member.name.clone(),
             id: member.id,
@@ -106,10 +106,20 @@ impl NodeStatus {
         }
         node
     }
+
+    /// What it tells beyond that; empty where it tells nothing.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_metrics(self, metrics: Metrics) -> NodeStatus {
+        NodeStatus { metrics, ..self }
+    }
 }
 
 /// Fills in what shows only when the nodes are compared: how far each lags behind what any knows to be committed.
-pub(super) fn compare(nodes: &mut [NodeStatus]) {
+pub(crate) fn compare(nodes: &mut [NodeStatus]) {
     let committed = nodes.iter().filter_map(|node| node.committed).max();
     let leader = nodes.iter().position(|node| node.role == "leader");
     for at in 0..nodes.len() {
@@ -135,7 +145,7 @@ pub(super) fn compare(nodes: &mut [NodeStatus]) {
 
 /// The leader's name: that of the node which says that it leads, the one with the highest term if several do; else of the
 /// one that others name.
-pub(super) fn leader_name(nodes: &[NodeStatus]) -> Option<String> {
+pub(crate) fn leader_name(nodes: &[NodeStatus]) -> Option<String> {
     let leading = nodes.iter().filter(|node| node.role == "leader").max_by_key(|node| node.term);
     let named = || {
         let witness = nodes.iter().filter(|node| node.leader.is_some()).max_by_key(|node| node.term)?;
