@@ -21,7 +21,7 @@ use crate::exit::{Exit, Failure};
 /// Wait after an error, so that a dead server is not asked as fast as the machine can.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 /// Largest latency that is told apart, in nanoseconds.
-const LATENCY_MAX: u64 = 300_000_000_000;
+pub(super) const LATENCY_MAX: u64 = 300_000_000_000;
 
 /// What one client saw in the time measured.
 #[derive(Debug)]
@@ -240,7 +240,8 @@ impl Seen {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+/// All of it that can matter here.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Bench {
     Preload(Preload),
     /// Keep many leases alive, and let others end.
     Leases(Leases),
-    /// Watch keys many times over, put them, and see how long the events take.
+    /// Put while many watch, and see how long the events take.
     Watch(Watch),
 }
 
@@ -131,26 +131,43 @@ pub(crate) struct Leases {
     json: bool,
 }
 
-/// The load of watches.
-#[derive(Debug, Args)]
+/// The load of watchers.
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Watch {
-    /// Number of watches.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    watches: u64,
-    /// Each of them watches a key of its own; otherwise all of them watch all keys.
+    /// Watchers, all of one prefix that holds every key.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    watchers: u32,
+    /// Each watcher has a key of its own instead; as many keys are put.
     #[arg(long)]
     distinct: bool,
-    /// Streams that the watches are spread over, each on a connection of its own, over the endpoints in turn.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    streams: u16,
-    /// Puts a second, one after the other.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    rate: u32,
-    #[command(flatten)]
-    keys: Keys,
-    /// How long keys are put.
+    /// Watchers on one stream.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    per_stream: u16,
+    /// Connections for streams and puts, spread over the endpoints in turn.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Clients that put.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    clients: u16,
+    /// Puts a second, all clients together; delays then count from when a put was due. Without it, each client sends its next
+    /// put when the last one is answered.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Bytes of a value; at least eight, which tell when it was put.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=1_500_000))]
+    value_size: u32,
+    /// What the keys begin with; a number of twelve digits follows.
+    #[arg(long, default_value = "bench/")]
+    key_prefix: String,
+    /// Time that is measured.
     #[arg(long, default_value = "10", value_parser = parse_seconds)]
     seconds: HumanDuration,
+    /// Time before it that is not.
+    #[arg(long, default_value = "2", value_parser = parse_seconds)]
+    warm_up: HumanDuration,
+    /// Random seed of the keys chosen.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Print one JSON object; the same as `--output json`.
     #[arg(long)]
     json: bool,
