@@ -219,7 +219,7 @@ impl Watcher {
             range_end: range_end.into(),
             start_revision: first,
             filters,
-            prev_kv: number % 3 == 0,
+            prev_kv: number.is_multiple_of(3),
             ..WatchCreateRequest::default()
         };
         let dice = Dice(1_000 + number as u64);
