@@ -12,7 +12,7 @@ use ringfence_proto::etcdserverpb::{
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use tonic::Code;
 
-use crate::harness::{Server, assert_refused, detail, put, range};
+use crate::harness::{Server, assert_refused, detail, put, range, until};
 
 /// Where an error is given, or why it is not.
 enum Place {
@@ -164,7 +164,7 @@ async fn malformed_writes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_whose_members_differ_takes_no_writes() {
     let server = Server::start().await;
-    harness::until("the member to be known", async || match server.node.view().members().len() {
+    until("the member to be known", async || match server.node.view().members().len() {
         1 => Ok(()),
         members => Err(format!("{members} members")),
     })
@@ -227,7 +227,7 @@ async fn a_member_is_kept_where_too_few_would_be_left() {
     let leader = servers.iter().find(|server| server.node.leader() == Some(server.node.node_id())).unwrap();
     let other = servers.iter().find(|server| server.node.node_id() != leader.node.node_id()).unwrap();
     // The leader has to notice that the third one is silent.
-    harness::until("the silence of a member", async || {
+    until("the silence of a member", async || {
         let members = leader.node.status().members;
         let silent =
             members.iter().any(|member| member.answered_ago.is_none_or(|ago| ago > Duration::from_secs(1)));

@@ -12,7 +12,7 @@ use ringfence_proto::v3lockpb as lock;
 use ringfence_proto::v3lockpb::lock_client::LockClient;
 use tonic::{Code, Status};
 
-use crate::harness::{Server, Setup, assert_refused, detail, put, until};
+use crate::harness::{Server, Setup, assert_refused, detail, put, range, until};
 
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 const QUOTA: u64 = 4 << 20;
@@ -98,7 +98,7 @@ async fn what_needs_room_is_refused_in_etcds_words() {
     assert_refused(server.kv().put(put("tiny", "")).await, Code::ResourceExhausted, NO_SPACE);
     let leased = etcd::PutRequest { lease: 77, ..put("without-a-name-above", "") };
     assert_refused(server.kv().put(leased).await, Code::ResourceExhausted, NO_SPACE);
-    let reads = etcd::RequestOp { request: Some(Op::RequestRange(harness::range("small", ""))) };
+    let reads = etcd::RequestOp { request: Some(Op::RequestRange(range("small", ""))) };
     let deletes = etcd::DeleteRangeRequest { key: "small".into(), ..Default::default() };
     let deletes = etcd::RequestOp { request: Some(Op::RequestDeleteRange(deletes)) };
     let txn = etcd::TxnRequest { success: vec![reads, deletes], ..Default::default() };
