@@ -20,9 +20,10 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
+    use crate::rt;
 
     #[test]
     fn who_judged_before_a_change_does_not_undo_what_came_of_it() {
@@ -38,8 +39,8 @@ mod tests {
                     let verdict = may.load(Ordering::SeqCst);
                     has_judged.wait();
                     // Long enough for the other one to judge and to carry out, if it could.
-                    let deadline = Instant::now() + Duration::from_millis(200);
-                    while !other_judged.load(Ordering::SeqCst) && Instant::now() < deadline {
+                    let deadline = rt::now() + Duration::from_millis(200);
+                    while !other_judged.load(Ordering::SeqCst) && rt::now() < deadline {
                         thread::yield_now();
                     }
                     verdict
