@@ -3,6 +3,7 @@
 mod acks;
 mod bad_input;
 mod causal;
+mod compaction;
 mod curl;
 mod detail;
 mod etcd_examples;
@@ -14,6 +15,7 @@ mod first_light;
 mod graceful;
 mod impostors;
 mod kill_leader;
+mod large_ranges;
 mod lease_times;
 mod leases;
 mod lock_run;
