@@ -12,11 +12,15 @@ const CHANGES: usize = 100_000;
 const CHANGES_LONG: usize = 1_000_000;
 const CHANGES_A_TXN: usize = 100;
 const KEYS: usize = 10_000;
-/// A put that waits for longer would have waited for compaction; a busy machine alone takes a good part of it.
-const GAP_MAX: Duration = Duration::from_secs(1);
+/// The longest that a put may take meanwhile, on a machine that has nothing else to do: looked at in the long form alone.
+const GAP_MAX: Duration = Duration::from_millis(100);
+
+fn is_long() -> bool {
+    std::env::var_os("RINGFENCE_LONG_TESTS").is_some()
+}
 
 fn changes() -> usize {
-    if std::env::var_os("RINGFENCE_LONG_TESTS").is_some() { CHANGES_LONG } else { CHANGES }
+    if is_long() { CHANGES_LONG } else { CHANGES }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -69,7 +73,7 @@ fn nobody_waits_for_a_long_history_to_be_compacted() {
         report.longest_gap
     );
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert!(report.longest_gap < GAP_MAX, "a put waited for {:?}", report.longest_gap);
+    assert!(!is_long() || report.longest_gap < GAP_MAX, "a put waited for {:?}", report.longest_gap);
     let removed = cluster.nodes[leader].metric("etcd_debugging_mvcc_db_compaction_keys_total");
     assert!(
         removed.is_some_and(|removed| removed >= (changes() - KEYS - CHANGES_A_TXN) as f64),
