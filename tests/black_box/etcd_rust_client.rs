@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use etcd_client::{
-    Client, CompactionOptions, Compare, CompareOp, DeleteOptions, Error, GetOptions, GetResponse, KeyValue,
-    PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
+    Client, CompactionOptions, Compare, CompareOp, DeleteOptions, Error, Event, EventType, GetOptions,
+    GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use ringfence_tests::cluster::Cluster;
@@ -337,4 +337,54 @@ async fn a_snapshot_streams_to_its_end() {
     assert_eq!(left, 0, "it says when it is whole");
     // Pages, and the hash behind them.
     assert!(bytes > 100_000 && bytes % 512 == 32, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_happens_and_is_resumed_where_it_was() {
+    let (_cluster, mut client) = shared().await;
+    let options = || WatchOptions::new().with_prefix();
+    let (mut watcher, mut stream) =
+        client.watch("watch/", Some(options().with_prev_key())).await.expect("it begins");
+    let mut revisions = Vec::new();
+    for (key, value) in [("watch/a", "1"), ("watch/b", "1"), ("watch/a", "2")] {
+        let put = client.put(key, value, None).await.expect("it is put");
+        revisions.push(put.header().expect("every answer has a header").revision());
+    }
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let answer = stream.message().await.expect("it goes on").expect("it goes on");
+        told.extend(
+            answer.events().iter().map(|event| event.kv().expect("it is about a key").mod_revision()),
+        );
+    }
+    assert_eq!(told[..2], revisions[..2]);
+    drop(stream);
+    client.delete("watch/b", None).await.expect("it is deleted");
+    // The first stream ended behind its second event.
+    let resumed = options().with_start_revision(revisions[1] + 1).with_prev_key();
+    let (_, mut stream) = client.watch("watch/", Some(resumed)).await.expect("it begins");
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        let answer = stream.message().await.expect("it goes on").expect("it goes on");
+        events.extend(answer.events().iter().cloned());
+    }
+    let previous = |event: &Event| event.prev_kv().map(|kv| (kv.key().to_vec(), kv.value().to_vec()));
+    assert_eq!(
+        (events[0].event_type(), previous(&events[0])),
+        (EventType::Put, Some((b"watch/a".to_vec(), b"1".to_vec())))
+    );
+    assert_eq!(
+        (events[1].event_type(), previous(&events[1])),
+        (EventType::Delete, Some((b"watch/b".to_vec(), b"1".to_vec())))
+    );
+    // The stream that was dropped takes its watcher with it.
+    drop(watcher.cancel().await);
+
+    let (mut watcher, mut stream) = client.watch("watch/c", None).await.expect("it begins");
+    watcher.request_progress().await.expect("it is sent");
+    let progress = stream.message().await.expect("it goes on").expect("it goes on");
+    assert!(progress.events().is_empty() && progress.watch_id() == -1, "{progress:?}");
+    watcher.cancel().await.expect("it is sent");
+    let canceled = stream.message().await.expect("it goes on").expect("it goes on");
+    assert!(canceled.canceled() && canceled.watch_id() == watcher.watch_id(), "{canceled:?}");
 }

@@ -31,3 +31,4 @@ mod space;
 mod stalled_disk;
 mod tools;
 mod top;
+mod watch;

@@ -121,6 +121,7 @@ async fn members_come_and_go_as_in_etcd() {
         let _ = cluster.run_at(at, ["put", "through", "the learner"]).succeeded();
         assert_eq!(cluster.run_at(at, ["get", "through", "--output=plain"]).line(), "the learner");
         cluster.wait_voters(&[0, 1, 2]);
+        tokio::runtime::Handle::current().block_on(watch_at_learner(&cluster, at));
         let _ = cluster.run(["member", "promote", "node4", "--timeout=20s"]).succeeded();
         cluster.wait_voters(&[0, 1, 2, 3]);
         cluster
@@ -133,4 +134,15 @@ async fn members_come_and_go_as_in_etcd() {
     assert_eq!(list.members().len(), 3);
     refused(client.member_remove(id).await.map(drop), "etcdserver: member not found");
     tokio::task::spawn_blocking(move || drop(cluster)).await.expect("it ends");
+}
+
+/// A learner tells its watches what the others have written.
+async fn watch_at_learner(cluster: &Cluster, learner: usize) {
+    let client = |at: usize| Client::connect([&cluster.nodes[at].client], None);
+    let mut learner = client(learner).await.expect("it is ready");
+    let (_watcher, mut stream) = learner.watch("learned", None).await.expect("it begins");
+    let mut voter = client(0).await.expect("it is ready");
+    voter.put("learned", "by the learner", None).await.expect("a leader is there");
+    let told = stream.message().await.expect("it goes on").expect("it goes on");
+    assert_eq!(told.events()[0].kv().expect("it is about a key").value(), b"by the learner");
 }

@@ -69,6 +69,14 @@ pub enum Error {
         /// The store's revision after it.
         revision: i64,
     },
+    /// A watch needs history that is gone. What is there now has to be read, and watched from its revision on.
+    #[error("the history from revision {wanted} on is gone: it was compacted up to revision {oldest}")]
+    Compacted {
+        /// The first revision that the watch needs.
+        wanted: i64,
+        /// The first revision from which a watch can begin.
+        oldest: i64,
+    },
     /// No node could do it before the deadline. A write that ends so was surely not applied.
     #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
     Unavailable {
@@ -101,7 +109,8 @@ impl Error {
             Error::Refused { .. }
             | Error::Unavailable { .. }
             | Error::BadEndpoint { .. }
-            | Error::OtherCluster { .. } => true,
+            | Error::OtherCluster { .. }
+            | Error::Compacted { .. } => true,
             Error::SessionLost { perhaps_applied } => !perhaps_applied,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }

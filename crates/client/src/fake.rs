@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
 use prost::Message as _;
 use ringfence_proto::ERROR_DETAIL_KEY;
 use ringfence_proto::etcdserverpb::kv_server::{Kv, KvServer};
 use ringfence_proto::etcdserverpb::lease_server::{Lease, LeaseServer};
 use ringfence_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
+use ringfence_proto::etcdserverpb::watch_request::RequestUnion;
+use ringfence_proto::etcdserverpb::watch_server::{Watch, WatchServer};
 use ringfence_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
     DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, DowngradeResponse,
@@ -21,7 +25,7 @@ use ringfence_proto::etcdserverpb::{
     LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
     MoveLeaderRequest, MoveLeaderResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     RangeStreamResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse,
+    TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use ringfence_proto::mvccpb::KeyValue;
 use ringfence_proto::ringfence_v1::fencing_server::{Fencing, FencingServer};
@@ -80,6 +84,9 @@ struct State {
     /// Whether it knows sessions, as etcd does not.
     knows_sessions: AtomicBool,
     keys: Vec<KeyValue>,
+    /// What streams of watches are answered with, one after the other; and what they began with.
+    streams: Mutex<VecDeque<Vec<Result<WatchResponse, Status>>>>,
+    watches: Mutex<Vec<WatchCreateRequest>>,
 }
 
 impl FakeNode {
@@ -99,6 +106,7 @@ impl FakeNode {
         let other = || Service(Arc::clone(&state));
         let server = tonic::transport::Server::builder()
             .add_service(service)
+            .add_service(WatchServer::new(other()))
             .add_service(LockServer::new(other()))
             .add_service(LeaseServer::new(other()))
             .add_service(FencingServer::new(other()))
@@ -133,6 +141,16 @@ impl FakeNode {
 
     pub(crate) fn delay_status(&self, delay: Duration) {
         *self.state.status_delay.lock() = delay;
+    }
+
+    /// Answers the next streams of watches so; one without an error at its end stays open.
+    pub(crate) fn play_streams(&self, streams: impl IntoIterator<Item = Vec<Result<WatchResponse, Status>>>) {
+        self.state.streams.lock().extend(streams);
+    }
+
+    /// What streams of watches began with.
+    pub(crate) fn watches(&self) -> Vec<WatchCreateRequest> {
+        self.state.watches.lock().clone()
     }
 
     /// Goes on with these answers.
@@ -257,6 +275,28 @@ impl Kv for Service {
         _request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         Err(Status::unimplemented("the fake compacts nothing"))
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for Service {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|first| first.request_union);
+        let Some(RequestUnion::CreateRequest(first)) = first else {
+            return Err(Status::invalid_argument("a watch is created first"));
+        };
+        self.0.watches.lock().push(first);
+        let answers = self.0.streams.lock().pop_front();
+        let answers = answers.ok_or_else(|| Status::unavailable("the script has no more streams"))?;
+        let stays_open = answers.last().is_none_or(Result::is_ok);
+        let rest = stream::pending().take(usize::from(stays_open));
+        Ok(Response::new(stream::iter(answers).chain(rest).boxed()))
     }
 }
 

@@ -24,9 +24,12 @@
 //! Reads are retried until the deadline. They see every acknowledged write, unless [`Reads`] says that less is enough: then any member
 //! can answer, and with a [`CausalToken`] a program still reads its own writes and never goes back in time.
 //!
+//! A [`Watch`] tells every change of its keys once, in order and whole revisions at a time, through disconnects and changes of
+//! members ([`Client::watch`]).
+//!
 //! Reading order: [`options`], [`error`], `verdict` (what an answer proves), `retry` (what follows from it), `nodes` (where to
 //! send), `reads`, `token` and `routing` (what reads want, and who answers them), `checked` (whether fences were evaluated), then the
-//! calls themselves, and `session` with `sequences` (writes that happen once).
+//! calls themselves, `session` with `sequences` (writes that happen once), and `watch`.
 
 mod backoff;
 mod calls;
@@ -47,6 +50,7 @@ mod sequences;
 mod session;
 mod token;
 mod verdict;
+mod watch;
 
 #[cfg(test)]
 mod fake;
@@ -56,6 +60,8 @@ mod read_tests;
 mod session_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +74,7 @@ pub use scan::Scan;
 pub use session::Session;
 pub use token::{CausalToken, MalformedToken};
 pub use verdict::may_be_sent_again;
+pub use watch::{Watch, Watched, watch_prefix};
 
 use nodes::Nodes;
 use reads::Causality;

@@ -11,7 +11,7 @@ use tonic::{Code, ConnectError, Status};
 /// etcd's message for "this member knows no leader", given before proposing.
 const NO_LEADER: &str = "etcdserver: no leader";
 /// etcd's message for "the queue of proposals is full", given before proposing.
-const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
+pub(crate) const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 /// etcd's message for "ask the leader", given by the calls that only a leader serves.
 const NOT_LEADER: &str = "etcdserver: not leader";
 /// How etcd's refusals about elections begin; it gives them no code.

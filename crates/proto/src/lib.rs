@@ -25,7 +25,7 @@ pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
 }
 
-/// The etcd v3 API: KV, Lease, Cluster and Maintenance.
+/// The etcd v3 API: KV, Watch, Lease, Cluster and Maintenance.
 #[allow(missing_docs, clippy::all)]
 pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));

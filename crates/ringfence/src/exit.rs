@@ -148,6 +148,8 @@ impl From<Error> for Failure {
             Error::Unchecked { .. } => Failure::new(Exit::Unchecked, message)
                 .next("check that --endpoints names nodes of Ringfence, all of a version that knows fences"),
             Error::OtherCluster { .. } | Error::SessionLost { perhaps_applied: false } => Failure::new(Exit::Refused, message),
+            Error::Compacted { .. } => Failure::new(Exit::Refused, message)
+                .next("read what is there now, and watch from the revision of that answer on"),
             Error::SessionLost { perhaps_applied: true } => Failure::new(Exit::Indefinite, message),
             Error::AnswerNotKept { .. } => Failure::new(Exit::General, message),
             Error::Unavailable { .. } => Failure::new(Exit::Unavailable, message)

@@ -13,6 +13,7 @@ const METHODS: [(&str, &str); 37] = [
     ("etcdserverpb.KV", "DeleteRange"),
     ("etcdserverpb.KV", "RangeStream"),
     ("etcdserverpb.KV", "Compact"),
+    ("etcdserverpb.Watch", "Watch"),
     ("etcdserverpb.Lease", "LeaseGrant"),
     ("etcdserverpb.Lease", "LeaseRevoke"),
     ("etcdserverpb.Lease", "LeaseKeepAlive"),

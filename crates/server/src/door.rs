@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use hyper::body::Incoming;
@@ -44,6 +45,7 @@ use crate::maintenance::Maintenance;
 use crate::plain;
 use crate::served::Served;
 use crate::status::Trouble;
+use crate::watch::Watch;
 
 /// The header in which gRPC puts the code of a call that ends without a message.
 const GRPC_STATUS: &str = "grpc-status";
@@ -61,7 +63,7 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn new(served: Served) -> Door {
+    pub(crate) fn new(served: Served, watch_progress_interval: Duration) -> Door {
         let kv =
             KvServer::new(Kv { served: served.clone() }).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
         let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
@@ -73,6 +75,7 @@ impl Door {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let routes = Routes::new(ClusterServer::new(Cluster { served: served.clone() }))
+            .add_service(Watch::start(served.clone(), watch_progress_interval))
             .add_service(LeaseServer::new(Lease { served: served.clone() }))
             .add_service(MaintenanceServer::new(Maintenance { served: served.clone(), snapshots, rebuilds }))
             .add_service(

@@ -1,12 +1,13 @@
 //! The clients' side of a node: the gRPC services of the etcd v3 API with health and reflection, and plain HTTP for
 //! probes and metrics, the JSON gateway, all on one port.
 //!
-//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `lease`, `lock`, `election`,
+//! A request goes through the rooms in this order: `door` (which service is it for), `kv`, `watch`, `lease`, `lock`, `election`,
 //! `fencing`, `history`, `cluster` or `maintenance` (parse once, with `ringfence-proto`), `gate` (may only reject; what is `stale` for good), then the node:
 //! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
 //! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
 //! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
-//! while this member leads) and `holders` (who stands first in the queues that `candidacy` waits in for its calls).
+//! while this member leads), `holders` (who stands first in the queues that `candidacy` waits in for its calls) and the hub of
+//! `watch` (what has happened, for all who watch).
 
 mod alarm;
 mod calls;
@@ -42,8 +43,10 @@ mod served;
 mod snapshot;
 mod stale;
 mod status;
+mod watch;
 
 pub use serve::{ServeError, ServerConfig, bind, serve};
+pub use watch::WATCH_PROGRESS_INTERVAL;
 
 /// The version of the etcd API that is served: what clients that look at the server's version are told.
 pub const ETCD_VERSION: &str = "3.7.0";

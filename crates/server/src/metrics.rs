@@ -9,9 +9,16 @@ use crate::alarm;
 use crate::calls::Calls;
 use crate::lease_counts::LeaseTotals;
 use crate::refusals::Refusals;
+use crate::watch::WatchTotals;
 
 /// The metrics of a node in Prometheus' text format.
-pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals, refusals: &Refusals) -> String {
+pub(crate) fn text(
+    status: &Status,
+    calls: &Calls,
+    leases: LeaseTotals,
+    watches: WatchTotals,
+    refusals: &Refusals,
+) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     identity(&mut page, status);
     raft(&mut page, status);
@@ -20,6 +27,7 @@ pub(crate) fn text(status: &Status, calls: &Calls, leases: LeaseTotals, refusals
     quarantine(&mut page, status);
     integrity(&mut page, status);
     about_leases(&mut page, status, leases);
+    about_watches(&mut page, watches);
     peers(&mut page, status);
     stages(&mut page, status);
     process(&mut page);
@@ -278,7 +286,6 @@ fn stages(page: &mut Page, status: &Status) {
     }
 }
 
-/// The process as the kernel sees it. Where the kernel does not tell, the metrics are left out.
 fn about_leases(page: &mut Page, status: &Status, totals: LeaseTotals) {
     page.gauge(
         "ringfence_lease_clock_seconds",
@@ -308,6 +315,28 @@ fn about_leases(page: &mut Page, status: &Status, totals: LeaseTotals) {
     );
 }
 
+fn about_watches(page: &mut Page, totals: WatchTotals) {
+    page.gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches.", totals.streams);
+    page.gauge("etcd_debugging_mvcc_watcher_total", "Watches.", totals.watches);
+    page.gauge(
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "Watches that are not up to date and read the history.",
+        totals.behind,
+    );
+    page.counter("etcd_debugging_mvcc_events_total", "Events sent to clients.", totals.events);
+    page.counter(
+        "ringfence_watches_fallen_behind_total",
+        "How often a watch that was up to date went back to the history, since its client did not take what waited for it.",
+        totals.fell_behind,
+    );
+    page.counter(
+        "ringfence_watches_compacted_total",
+        "Watches ended because the history that they needed was compacted.",
+        totals.compacted,
+    );
+}
+
+/// The process as the kernel sees it. Where the kernel does not tell, the metrics are left out.
 fn process(page: &mut Page) {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).ok();
     if let Some(pages) = read("statm").and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok()) {
@@ -448,6 +477,7 @@ mod tests {
             &status(),
             &Calls::default(),
             LeaseTotals { granted: 4, renewed: 3, revoked: 2, expired: 1 },
+            WatchTotals { streams: 2, watches: 9, behind: 1, events: 77, fell_behind: 3, compacted: 4 },
             &Refusals::default(),
         );
         let lines: BTreeSet<&str> = page.lines().collect();
@@ -459,6 +489,12 @@ mod tests {
             "etcd_server_proposals_committed_total 39",
             "etcd_server_proposals_applied_total 38",
             "etcd_server_proposals_pending 4",
+            "etcd_debugging_mvcc_watch_stream_total 2",
+            "etcd_debugging_mvcc_watcher_total 9",
+            "etcd_debugging_mvcc_slow_watcher_total 1",
+            "etcd_debugging_mvcc_events_total 77",
+            "ringfence_watches_fallen_behind_total 3",
+            "ringfence_watches_compacted_total 4",
             "etcd_server_proposals_failed_total 6",
             "etcd_mvcc_db_total_size_in_bytes 1000",
             "etcd_mvcc_db_total_size_in_use_in_bytes 900",
@@ -498,6 +534,7 @@ mod tests {
             &status(),
             &Calls::default(),
             LeaseTotals { granted: 4, renewed: 3, revoked: 2, expired: 1 },
+            WatchTotals { streams: 2, watches: 9, behind: 1, events: 77, fell_behind: 3, compacted: 4 },
             &Refusals::default(),
         );
         let mut heads = BTreeSet::new();

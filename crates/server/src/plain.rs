@@ -34,7 +34,13 @@ pub(crate) async fn answer(
         "/metrics" => page(
             StatusCode::OK,
             METRICS,
-            metrics::text(&served.node.status(), calls, served.lease_counts.totals(), &served.refusals),
+            metrics::text(
+                &served.node.status(),
+                calls,
+                served.lease_counts.totals(),
+                served.watch_counts.totals(),
+                &served.refusals,
+            ),
         ),
         _ => page(StatusCode::NOT_FOUND, TEXT, NOTHING_HERE.to_owned()),
     }

@@ -34,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerConfig {
     /// The sockets to serve on, bound by [`bind`].
     pub listeners: Vec<TcpListener>,
+    /// How often a watch that asked for it is told how far it is while nothing happens; usually
+    /// [`WATCH_PROGRESS_INTERVAL`](crate::WATCH_PROGRESS_INTERVAL).
+    pub watch_progress_interval: Duration,
 }
 
 /// Why clients cannot be served.
@@ -76,7 +79,7 @@ pub async fn serve(config: ServerConfig, node: Node, shutdown: CancellationToken
     let counts = served.lease_counts.clone();
     let count_ended = move |ended| counts.count_expired(ended);
     connections.spawn(lease_keeper::run(node, count_ended, shutdown.clone().cancelled_owned()));
-    let door = Door::new(served);
+    let door = Door::new(served, config.watch_progress_interval);
     let accepting = config.listeners.into_iter().map(|listener| {
         let (door, permits, connections, shutdown) =
             (door.clone(), Arc::clone(&permits), connections.clone(), shutdown.clone());

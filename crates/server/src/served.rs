@@ -16,6 +16,7 @@ use crate::limits::LONG_READS_MAX;
 use crate::refusals::Refusals;
 use crate::renewals::Renewals;
 use crate::status::Trouble;
+use crate::watch::WatchCounts;
 
 /// How long a stream that wants a leader goes on without one: longer than an election in the normal course.
 const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
@@ -30,6 +31,7 @@ pub(crate) struct Served {
     pub(crate) shutdown: CancellationToken,
     pub(crate) renewals: Renewals,
     pub(crate) lease_counts: Arc<LeaseCounts>,
+    pub(crate) watch_counts: Arc<WatchCounts>,
     /// What was refused so far, by reason.
     pub(crate) refusals: Arc<Refusals>,
     long_reads: Arc<Semaphore>,
@@ -42,6 +44,7 @@ impl Served {
             shutdown,
             renewals,
             lease_counts: Arc::default(),
+            watch_counts: Arc::default(),
             refusals: Arc::default(),
             long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
         }

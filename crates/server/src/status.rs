@@ -86,6 +86,8 @@ pub(crate) enum Trouble {
     NoDowngrade,
     /// A lock or an election is not had.
     Lock(LockTrouble),
+    /// A stream without an end of its own ends, since the server stops.
+    Stopping,
     /// The call is part of the API, but this version does not serve it.
     Unsupported(&'static str),
 }
@@ -180,6 +182,7 @@ impl Trouble {
             | Trouble::SnapshotFile(_)
             | Trouble::DowngradeTarget
             | Trouble::NoDowngrade
+            | Trouble::Stopping
             | Trouble::Unsupported(_) => return None,
         };
         let Told { applied, reason, .. } = self.told();
@@ -237,6 +240,9 @@ impl Trouble {
             ),
             Trouble::NoDowngrade => refused(etcd::NO_DOWNGRADE, "no_downgrade", "no downgrade is under way"),
             Trouble::Lock(trouble) => lock(trouble),
+            Trouble::Stopping => {
+                refused(etcd::STOPPED, "stopping", "this member is stopping; any other one can go on")
+            }
             Trouble::Unsupported(what) => Told {
                 code: Code::Unimplemented,
                 message: format!("ringfence: {what}").into(),
@@ -580,6 +586,7 @@ mod tests {
             (Trouble::Busy("reads"), etcd::TOO_MANY_REQUESTS, No),
             (Trouble::DowngradeTarget, etcd::INVALID_DOWNGRADE_TARGET, No),
             (Trouble::NoDowngrade, etcd::NO_DOWNGRADE, No),
+            (Trouble::Stopping, etcd::STOPPED, No),
             (LockTrouble::SessionExpired.into(), (Code::FailedPrecondition, "mutex: session is expired"), No),
             (LockTrouble::NoLeader.into(), (Code::Unknown, "election: no leader"), No),
             (LockTrouble::NotLeader.into(), (Code::Unknown, "election: not leader"), No),

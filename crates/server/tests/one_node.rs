@@ -5,6 +5,8 @@
 #[path = "one_node/gateway.rs"]
 mod gateway;
 mod harness;
+#[path = "one_node/watch.rs"]
+mod watch;
 
 use std::time::Duration;
 

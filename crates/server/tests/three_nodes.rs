@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 
 mod harness;
+#[path = "three_nodes/watch.rs"]
+mod watch;
 
 use std::time::{Duration, Instant};
 

@@ -153,6 +153,13 @@ impl Head {
         (entry.key().key == *key).then(|| (entry.value().row, entry.value().value.clone()))
     }
 
+    /// The versions of `key` from `from` on, oldest first.
+    pub fn versions_of(&self, key: &Bytes, from: Stamp) -> impl Iterator<Item = (Row, Bytes)> {
+        let probe = |stamp| Bound::Included(HeadKey { key: key.clone(), stamp });
+        let versions = self.index.range((probe(Stamp::last_of(Revision(i64::MAX))), probe(from)));
+        versions.rev().map(|entry| (entry.value().row, entry.value().value.clone()))
+    }
+
     /// The keys of a range, each at its newest version at `revision`, tombstones included.
     pub fn cursor<'a>(
         &'a self,

@@ -234,6 +234,16 @@ pub(crate) fn decode_history_row(stamp: Stamp, bytes: &[u8]) -> Result<HistoryRo
     Ok(HistoryRow { row, key, value })
 }
 
+/// Whether a row of the history is a deletion, and its key, without a look at the rest.
+pub(crate) fn peek_history_row(bytes: &[u8]) -> Result<(bool, &[u8]), StoreError> {
+    let mut reader = Reader { table: "history", bytes };
+    let deleted = reader.flags()?;
+    for _ in 0..3 {
+        reader.i64()?;
+    }
+    Ok((deleted, reader.prefixed()?))
+}
+
 /// The bytes that one version takes in `index` and `history` together.
 pub(crate) fn version_bytes(key_len: usize, value_len: usize) -> u64 {
     let index = key_len + STAMP_BYTES + INDEX_VALUE_BYTES;
@@ -480,6 +490,7 @@ mod tests {
             let mut history = Vec::new();
             encode_history_value(&change, &mut history);
             assert_eq!(decode_history_row(row.stamp, &history).unwrap().to_change(), change);
+            assert_eq!(peek_history_row(&history).unwrap(), (row.deleted, change.key.as_ref()));
             assert_eq!(
                 version_bytes(change.key.len(), change.value.len()),
                 (index_key.len() + INDEX_VALUE_BYTES + STAMP_BYTES + history.len()) as u64

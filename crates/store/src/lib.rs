@@ -58,7 +58,7 @@ mod view;
 
 pub use apply::{Entry, Payload};
 pub use error::{ReadError, StoreError};
-pub use events::EventChunk;
+pub use events::{EventChunk, EventQuery};
 pub use file::{PAGES_CONTRADICT, PanicCause, cause_of_panic};
 pub use hash::StateHash;
 pub use key_history::KeyVersions;

@@ -96,10 +96,10 @@ pub(crate) struct Change {
 
 impl Change {
     /// The change as watchers see it.
-    pub fn event(&self) -> Event {
+    pub fn into_event(self) -> Event {
         if self.row.deleted {
-            return Event::deletion(self.key.clone(), self.row.stamp.revision);
+            return Event::deletion(self.key, self.row.stamp.revision);
         }
-        Event { kind: EventKind::Put, kv: self.row.key_value(self.key.clone(), self.value.clone()) }
+        Event { kind: EventKind::Put, kv: self.row.key_value(self.key, self.value) }
     }
 }

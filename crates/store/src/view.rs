@@ -83,6 +83,12 @@ impl View {
         self.state.compacted
     }
 
+    /// Whether everything that happened from a revision on lies in memory.
+    #[must_use]
+    pub fn remembers(&self, from: Revision) -> bool {
+        from > self.sources.base.state.revision
+    }
+
     /// The hash of the logical state.
     #[must_use]
     pub fn hash(&self) -> StateHash {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ringfence_disk::SimDisk;
-use ringfence_store::{ReadError, STATE_FILE, Store, View, snapshot_file};
+use ringfence_store::{EventQuery, ReadError, STATE_FILE, Store, View, snapshot_file};
 use ringfence_types::{
-    Command, Event, EventKind, KeyRange, Lease, Outcome, RangeQuery, Rejection, Revision, Scope,
+    Command, Event, EventKind, KeyRange, Lease, Outcome, RangeEnd, RangeQuery, Rejection, Revision, Scope,
 };
 use support::model::Model;
 use support::{entry, generate, next_index, open};
@@ -97,6 +97,7 @@ fn check_rights(view: &View, model: &Model) {
 
 fn check_everything(view: &View, model: &Model) {
     check_rights(view, model);
+    check_events(view, model);
     assert_eq!(view.revision(), model.revision());
     assert_eq!(view.compacted(), Revision(model.compacted));
     for revision in model.compacted.max(1)..=model.revision().0 {
@@ -113,6 +114,44 @@ fn check_everything(view: &View, model: &Model) {
             events.iter().filter(|event| event.kv.mod_revision >= from).cloned().collect()
         };
         assert_eq!(events, since(&model.events));
+    }
+}
+
+/// The history by key and by range, in small parts, is the same as in one; and so is what an event replaced.
+fn check_events(view: &View, model: &Model) {
+    let from = Revision(model.compacted.max(2));
+    let known: Vec<&Event> = model.events.iter().filter(|event| event.kv.mod_revision >= from).collect();
+    let keys: std::collections::BTreeSet<_> = known.iter().map(|event| event.kv.key.clone()).collect();
+    let singles = keys.iter().cloned().map(KeyRange::single);
+    let rest = keys.iter().nth(1).map(|key| KeyRange { start: key.clone(), end: RangeEnd::Unbounded });
+    for range in singles.chain(rest) {
+        for (events_max, looked_max, deletes) in [(1, usize::MAX, true), (usize::MAX, 2, false)] {
+            let mut query = EventQuery { events_max, looked_max, deletes, ..EventQuery::new(&range, from) };
+            let mut read = Vec::new();
+            while query.from <= view.revision() {
+                let chunk = view.events_of(&query).expect("nothing from there on is compacted");
+                assert!(
+                    chunk.next > query.from && chunk.events.iter().all(|e| e.kv.mod_revision < chunk.next)
+                );
+                query.from = chunk.next;
+                read.extend(chunk.events);
+            }
+            let wanted =
+                |event: &Event| range.contains(&event.kv.key) && (deletes || event.kind == EventKind::Put);
+            let expected: Vec<_> = known.iter().filter(|event| wanted(event)).map(|e| (*e).clone()).collect();
+            assert_eq!(read, expected, "{range:?}");
+        }
+    }
+    for event in known {
+        let before = Revision(event.kv.mod_revision.0 - 1);
+        let range = KeyRange::single(event.kv.key.clone());
+        let query = RangeQuery { revision: Some(before), ..RangeQuery::new(range) };
+        // As in etcd, what is created replaces nothing, even where the same revision has deleted its namesake.
+        let is_new = event.kind == EventKind::Put && event.kv.create_revision == event.kv.mod_revision;
+        let is_unknown = before.0 < model.compacted.max(1);
+        let existed = if is_new || is_unknown { None } else { model.range(&query).ok() };
+        let existed = existed.and_then(|reply| reply.kvs.into_iter().next());
+        assert_eq!(view.before(event).expect("readable"), existed, "before {event:?}");
     }
 }
 

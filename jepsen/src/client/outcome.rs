@@ -79,6 +79,7 @@ impl Failure {
             | Error::Unavailable { .. }
             | Error::BadEndpoint { .. }
             | Error::OtherCluster { .. }
+            | Error::Compacted { .. }
             | Error::SessionLost { perhaps_applied: false } => Applied::No,
             Error::Indefinite { .. }
             | Error::Unchecked { .. }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod watching;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,9 +86,11 @@ impl Server {
         let shutdown = CancellationToken::new();
         let (served, token) = (node.clone(), shutdown.clone());
         let serving = tokio::spawn(async move {
-            serve(ServerConfig { listeners: vec![listener] }, served, token)
-                .await
-                .expect("there is a listener");
+            let config = ServerConfig {
+                listeners: vec![listener],
+                watch_progress_interval: Duration::from_millis(300),
+            };
+            serve(config, served, token).await.expect("there is a listener");
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Server { address, channel, shutdown, serving, node }

@@ -9,6 +9,7 @@ mod leases;
 mod load;
 mod preload;
 mod report;
+mod watch;
 mod work;
 
 use clap::{Args, Subcommand};
@@ -32,6 +33,8 @@ pub(crate) enum Bench {
     Preload(Preload),
     /// Keep many leases alive, and let others end.
     Leases(Leases),
+    /// Watch keys many times over, put them, and see how long the events take.
+    Watch(Watch),
 }
 
 /// The load.
@@ -128,6 +131,31 @@ pub(crate) struct Leases {
     json: bool,
 }
 
+/// The load of watches.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Number of watches.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    watches: u64,
+    /// Each of them watches a key of its own; otherwise all of them watch all keys.
+    #[arg(long)]
+    distinct: bool,
+    /// Streams that the watches are spread over, each on a connection of its own, over the endpoints in turn.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    streams: u16,
+    /// Puts a second, one after the other.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    #[command(flatten)]
+    keys: Keys,
+    /// How long keys are put.
+    #[arg(long, default_value = "10", value_parser = parse_seconds)]
+    seconds: HumanDuration,
+    /// Print one JSON object; the same as `--output json`.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Which requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Workload {
@@ -157,6 +185,7 @@ impl Bench {
             Bench::Mixed(load) => (Workload::Mixed, load),
             Bench::Preload(preload) => return preload.run(shared).await,
             Bench::Leases(leases) => return leases.run(shared).await,
+            Bench::Watch(watch) => return watch.run(shared).await,
         };
         let report = load::run(workload, &load, shared).await?;
         report.show(load.json, shared.output)?;

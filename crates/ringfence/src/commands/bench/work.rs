@@ -28,7 +28,7 @@ impl Random {
     }
 
     /// A number below `bound`.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product is even over the range to within 2^-64.
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringfence_consensus::{Failure as NodeFailure, Node, TcpNetwork};
 use ringfence_disk::OsDisk;
-use ringfence_server::ServerConfig;
+use ringfence_server::{ServerConfig, WATCH_PROGRESS_INTERVAL};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ async fn run_locked(plan: Plan) -> Result<(), Failure> {
         () = stop.received() => return Ok(()),
     };
     let shutdown = CancellationToken::new();
-    let config = ServerConfig { listeners: vec![listener] };
+    let config = ServerConfig { listeners: vec![listener], watch_progress_interval: WATCH_PROGRESS_INTERVAL };
     let mut serving = tokio::spawn(ringfence_server::serve(config, node.clone(), shutdown.clone()));
     let result = tokio::select! {
         failure = node.failed() => Err(from_node(failure)),
