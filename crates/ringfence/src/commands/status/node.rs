@@ -113,8 +113,9 @@ impl NodeStatus {
     }
 
     #[cfg(test)]
-    pub(crate) fn with_metrics(self, metrics: Metrics) -> NodeStatus {
-        NodeStatus { metrics, ..self }
+    pub(crate) fn leading(name: &str, client: &str, metrics: Metrics) -> NodeStatus {
+        let (name, client) = (name.to_owned(), client.to_owned());
+        NodeStatus { name, client, role: "leader", metrics, ..NodeStatus::default() }
     }
 }
 

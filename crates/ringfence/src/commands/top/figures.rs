@@ -72,9 +72,7 @@ pub(super) mod tests {
     /// A look at one node, so many seconds after some moment, with this page of metrics.
     pub(crate) fn look(start: Instant, seconds: u64, page: &str) -> Look {
         let at = start + Duration::from_secs(seconds);
-        let client = "127.0.0.1:2379".to_owned();
-        let node = NodeStatus { name: "n1".to_owned(), client, role: "leader", ..NodeStatus::default() };
-        Look { at, nodes: vec![node.with_metrics(Metrics::parse(page))] }
+        Look { at, nodes: vec![NodeStatus::leading("n1", "127.0.0.1:2379", Metrics::parse(page))] }
     }
 
     fn page(puts: u32, refused: u32, ranges: u32) -> String {
