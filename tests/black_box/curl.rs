@@ -139,3 +139,62 @@ fn curl_observes_an_election_line_by_line() {
     gateway.answer(0, "election/resign", json!({"leader": leader}));
     gateway.refused("election/leader", json!({"name": name}), 500, 2, "election: no leader");
 }
+
+#[test]
+fn curl_watches_from_a_revision_on() {
+    if !is_installed("curl_watches_from_a_revision_on") {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    let gateway = Gateway { cluster: &cluster };
+    // "curl-watch", and the values "1" and "2".
+    let (key, one, two) = ("Y3VybC13YXRjaA==", "MQ==", "Mg==");
+    let put = |value: &str| {
+        let told = gateway.answer(0, "kv/put", json!({"key": key, "value": value}));
+        told["header"]["revision"].as_str().expect("numbers are strings").to_owned()
+    };
+    let first = put(one);
+    let start = |start_revision: &str| {
+        let body = json!({"create_request": {"key": key, "start_revision": start_revision}});
+        let mut watch = curl(&cluster.nodes[0].client, "watch", &body);
+        watch.stdout(Stdio::piped());
+        let mut watching = Process::start(watch);
+        let lines = BufReader::new(watching.stdout().expect("it was asked for")).lines();
+        let lines = lines.map(|line| {
+            let line = line.expect("it can be read");
+            let told: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            told["result"].clone()
+        });
+        (watching, lines)
+    };
+    let (mut watching, mut lines) = start(&first);
+    assert_eq!(lines.next().expect("it begins")["created"], true);
+    let told = lines.next().expect("it goes on");
+    assert_eq!(told["events"][0]["kv"]["value"], one, "{told}");
+    assert_eq!(told["events"][0].get("type"), None, "a put is what is not said");
+    gateway.answer(0, "kv/deleterange", json!({"key": key}));
+    let told = lines.next().expect("it goes on");
+    assert_eq!(
+        (&told["events"][0]["type"], &told["events"][0]["kv"]["key"]),
+        (&"DELETE".into(), &key.into())
+    );
+    let deleted: i64 =
+        told["events"][0]["kv"]["mod_revision"].as_str().unwrap_or("0").parse().expect("a number");
+    watching.kill();
+
+    // Resumed behind what was seen: nothing twice, nothing missing.
+    let second = put(two);
+    let (mut watching, mut lines) = start(&(deleted + 1).to_string());
+    assert_eq!(lines.next().expect("it begins")["created"], true);
+    let told = lines.next().expect("it goes on");
+    assert_eq!(told["events"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told["events"][0]["kv"]["mod_revision"], second.as_str());
+    watching.kill();
+
+    gateway.answer(0, "kv/compaction", json!({"revision": second}));
+    let (mut watching, lines) = start(&first);
+    let cancelled = lines.into_iter().find(|told| told["canceled"] == true).expect("it is cancelled");
+    assert_eq!(cancelled["compact_revision"], second.as_str());
+    assert_eq!(cancelled["cancel_reason"], "etcdserver: mvcc: required revision has been compacted");
+    watching.kill();
+}

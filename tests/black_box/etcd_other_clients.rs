@@ -35,6 +35,7 @@ fn the_python_client_works_unchanged() {
     let Some(home) = tools::pip("the_python_client_works_unchanged", &PYTHON) else { return };
     let cluster = Cluster::shared();
     done(python(home.path(), &cluster.nodes[0].client), include_str!("foreign/etcd3.py"));
+    done(python(home.path(), &cluster.nodes[1].client), include_str!("foreign/etcd3_watch.py"));
 }
 
 #[test]
@@ -42,4 +43,5 @@ fn the_node_client_works_unchanged() {
     let Some(home) = tools::npm("the_node_client_works_unchanged", NODE) else { return };
     let cluster = Cluster::shared();
     done(node(home.path(), &cluster.endpoints()), include_str!("foreign/etcd3.js"));
+    done(node(home.path(), &cluster.endpoints()), include_str!("foreign/etcd3_watch.js"));
 }

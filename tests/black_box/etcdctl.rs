@@ -1,5 +1,6 @@
 //! Debian's `etcdctl` (package `etcd-client`), as its users use it, against a cluster of ours.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -303,4 +304,47 @@ fn a_lock_and_an_election_exclude_our_own_commands() {
     assert!(taken["token"].as_i64() > holder["token"].as_i64(), "{taken} after {holder}");
     let key = taken["key"].as_str().expect("it has a key");
     assert_eq!(cluster.run(["lock", "release", key, "--output=plain"]).line(), taken["token"].to_string());
+}
+
+#[test]
+fn a_watch_resumes_where_it_was_and_a_lock_is_waited_for() {
+    let Some(mut etcdctl) = etcdctl("etcdctl watch") else { return };
+    let cluster = Cluster::start(1);
+    etcdctl.endpoints = cluster.endpoints();
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(arguments).arg(format!("--endpoints={}", etcdctl.endpoints));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = process::Process::start(command);
+        let lines = BufReader::new(process.stdout().expect("it was asked for")).lines();
+        (process, lines.map(|line| line.expect("its output can be read")))
+    };
+    let first = etcdctl.json(&["put", "watch/a", "1", "-w", "json"])["header"]["revision"].to_string();
+    assert_eq!(etcdctl.say(&["put", "watch/b", "2"]), "OK");
+    assert_eq!(etcdctl.say(&["del", "watch/a"]), "1");
+    let (mut watch, lines) = start(&["watch", "watch/", "--prefix", "--prev-kv", &format!("--rev={first}")]);
+    let told: Vec<String> = lines.take(9).collect();
+    // The key, and the value where there is one; of what was before, too.
+    assert_eq!(told, ["PUT", "watch/a", "1", "PUT", "watch/b", "2", "DELETE", "watch/a", "1"]);
+    watch.kill();
+    let next = first.parse::<u64>().expect("a number") + 2;
+    assert_eq!(etcdctl.say(&["put", "watch/c", "3"]), "OK");
+    let (mut watch, lines) = start(&["watch", "watch/", "--prefix", &format!("--rev={next}")]);
+    let told: Vec<String> = lines.take(6).collect();
+    assert_eq!(told, ["DELETE", "watch/a", "", "PUT", "watch/c", "3"]);
+    watch.kill();
+    assert_eq!(etcdctl.say(&["compact", &next.to_string()]), format!("compacted revision {next}"));
+    let gone = etcdctl.run(&["watch", "watch/", "--prefix", "--rev=1"]);
+    assert!(gone.stderr.contains("etcdserver: mvcc: required revision has been compacted"), "{gone:?}");
+
+    let (mut holder, mut held) = start(&["lock", "watch-lock"]);
+    assert!(held.next().is_some_and(|key| key.starts_with("watch-lock/")));
+    let (mut waiter, mut had) = start(&["lock", "watch-lock"]);
+    wait::until("somebody to wait", wait::PATIENCE, || {
+        let waiters = cluster.run(["lock", "waiters", "watch-lock", "--output=json"]);
+        if waiters.stdout.contains("watch-lock/") { Ok(()) } else { Err(waiters.stdout) }
+    });
+    holder.signal(libc::SIGTERM);
+    assert!(had.next().is_some_and(|key| key.starts_with("watch-lock/")));
+    waiter.kill();
 }

@@ -34,3 +34,4 @@ mod stalled_disk;
 mod tools;
 mod top;
 mod watch;
+mod watch_command;

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use ringfence_types::Freshness;
+use ringfence_store::View;
+use ringfence_types::{Freshness, Rejection, Revision};
 
+use crate::api::BarrierError;
 use crate::node::Node;
 use crate::read::safe_age;
 use crate::rt::{self, watch};
@@ -78,6 +80,33 @@ impl FreshAsOf {
 }
 
 impl Node {
+    /// Waits until the state holds a revision.
+    pub(crate) async fn wait_revision(
+        &self,
+        revision: Revision,
+        deadline: rt::Instant,
+    ) -> Result<View, BarrierError> {
+        let mut applied = self.0.shelf.applied();
+        let waiting = async {
+            loop {
+                let view = self.believed_view()?;
+                if view.revision() >= revision {
+                    return Ok(view);
+                }
+                applied
+                    .changed()
+                    .await
+                    .map_err(|_| BarrierError::NotReady("the node is stopping".to_owned()))?;
+            }
+        };
+        match rt::timeout_at(deadline, waiting).await {
+            Some(result) => result,
+            None => {
+                Err(BarrierError::Rejected(Rejection::FutureRevision { current: self.view().revision() }))
+            }
+        }
+    }
+
     /// How old the local state is at most; none where this node has never asked. 0 on a leader that may answer reads by its
     /// leader lease and has applied the first entry of its leadership: whatever is acknowledged, it has applied.
     #[must_use]

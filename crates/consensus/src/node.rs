@@ -8,7 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use ringfence_canary::Canary;
 use ringfence_disk::{Disk, File};
 use ringfence_store::{SnapshotMeta, View};
-use ringfence_types::{Command, Freshness, NodeId, Outcome, Rejection, Revision, Term, limits};
+use ringfence_types::{Command, Freshness, NodeId, Outcome, Term, limits};
 
 use crate::api::{BarrierError, Config, Failure, ProposeError, Role, TransferError};
 use crate::authority::{Authority, Standing};
@@ -337,28 +337,6 @@ impl Node {
         // Asked afterwards: a state found to be bad before the view was taken is not shown.
         self.0.shelf.quarantine.check().map_err(BarrierError::StateQuarantine)?;
         Ok(view)
-    }
-
-    async fn wait_revision(&self, revision: Revision, deadline: rt::Instant) -> Result<View, BarrierError> {
-        let mut applied = self.0.shelf.applied();
-        let waiting = async {
-            loop {
-                let view = self.believed_view()?;
-                if view.revision() >= revision {
-                    return Ok(view);
-                }
-                applied
-                    .changed()
-                    .await
-                    .map_err(|_| BarrierError::NotReady("the node is stopping".to_owned()))?;
-            }
-        };
-        match rt::timeout_at(deadline, waiting).await {
-            Some(result) => result,
-            None => {
-                Err(BarrierError::Rejected(Rejection::FutureRevision { current: self.view().revision() }))
-            }
-        }
     }
 
     /// The newest local state, as old as it may be, and whether or not it is to be believed: clients are answered from

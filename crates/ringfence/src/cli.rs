@@ -7,7 +7,7 @@ use ringfence_client::{Client, Options};
 
 use crate::commands::{
     bench, compact, completions, config, del, dev, diff, export, fence, get, guard, history, import, leader,
-    lease, lock, member, put, recover, scrub, serve, snapshot, status, top, txn,
+    lease, lock, member, put, recover, scrub, serve, snapshot, status, top, txn, watch,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Del(del::Del),
     /// Compare, then do one of two lists of operations, all at once.
     Txn(txn::Txn),
+    /// Show what happens to keys, as it happens.
+    Watch(watch::Watch),
     /// Show the versions of a key.
     History(history::History),
     /// Show which keys differ between two revisions.
@@ -154,6 +156,8 @@ mod tests {
             "get a --prefix --limit 5 --keys-only -o json",
             "del a b",
             "txn moves.txt",
+            "watch k --rev 5 --prev-kv -o json",
+            "watch jobs/ --prefix --no-put --count 5 --exec true",
             "history k --limit 5 --rev 17 -o json",
             "diff --from 5 --to 17 --prefix p/ --keys-only -o json",
             "compact 17 --physical",

@@ -29,6 +29,7 @@ pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod txn;
+pub(crate) mod watch;
 
 use std::num::NonZero;
 use std::thread;
@@ -51,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(get) => small_runtime()?.block_on(get.run(shared)),
         Command::Del(del) => small_runtime()?.block_on(del.run(shared)),
         Command::Txn(txn) => small_runtime()?.block_on(txn.run(shared)),
+        Command::Watch(watch) => small_runtime()?.block_on(watch.run(shared)),
         Command::History(history) => small_runtime()?.block_on(history.run(shared)),
         Command::Diff(diff) => small_runtime()?.block_on(diff.run(shared)),
         Command::Compact(compact) => small_runtime()?.block_on(compact.run(shared)),
