@@ -1,8 +1,6 @@
 //! The store against the naive model: the same commands, the same questions, the same answers; and a hash that knows
 //! nothing of batches, checkpoints, compaction and snapshots.
 
-mod support;
-
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,8 +9,9 @@ use ringfence_store::{EventQuery, ReadError, STATE_FILE, Store, View, snapshot_f
 use ringfence_types::{
     Command, Event, EventKind, KeyRange, Lease, Outcome, RangeEnd, RangeQuery, Rejection, Revision, Scope,
 };
-use support::model::Model;
-use support::{entry, generate, next_index, open};
+
+use crate::support::model::Model;
+use crate::support::{entry, generate, next_index, open};
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -191,7 +190,7 @@ proptest! {
                     );
                     prop_assert_eq!(told, expected);
                     for (command, outcome) in commands.iter().zip(&outcomes) {
-                        prop_assert_eq!(&support::apply(&plain, command), outcome);
+                        prop_assert_eq!(&crate::support::apply(&plain, command), outcome);
                     }
                 }
                 Action::Ask(query) => {

@@ -1,7 +1,5 @@
 //! One thread applies, one checkpoints, others read: every view is one state, whole.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -9,7 +7,8 @@ use ringfence_disk::SimDisk;
 use ringfence_types::{
     Command, KeyRange, LeaseId, Operation, Put, PutLease, PutValue, RangeQuery, Revision, Txn,
 };
-use support::{bytes, entry, open};
+
+use crate::support::{bytes, entry, open};
 
 const KEYS: u64 = 40;
 const ROUNDS: u64 = 1_500;

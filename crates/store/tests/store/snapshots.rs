@@ -1,13 +1,12 @@
 //! Snapshots: the whole way round, beside writers and readers, and into a new cluster.
 
-mod support;
-
 use ringfence_disk::{Disk, SimDisk};
 use ringfence_store::{Position, STATE_FILE, Store, StoreError, snapshot_file};
 use ringfence_types::{
     Command, DeleteRange, KeyRange, LeaseId, NodeId, Put, PutLease, PutValue, RangeQuery, Revision,
 };
-use support::{apply, bytes, open};
+
+use crate::support::{apply, bytes, open};
 
 fn put(key: &str, value: &str) -> Command {
     Command::Put(Put {
@@ -62,7 +61,7 @@ fn a_snapshot_carries_the_whole_state_from_one_store_to_another() {
     let target = open(&to).expect("an empty disk");
     apply(&target, &put("old", "state")).expect("applied");
     let before = target.view();
-    support::copy_file(&from, "snapshot", &to);
+    crate::support::copy_file(&from, "snapshot", &to);
     assert_eq!(target.install_snapshot("snapshot").expect("just written"), source.applied());
     assert!(!to.list().expect("listed").contains(&"snapshot".to_owned()), "the file has become the state");
     assert_eq!(

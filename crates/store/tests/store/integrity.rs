@@ -1,13 +1,12 @@
 //! How divergence and decay are found: hashes at agreed entries, and the scrub of what is there. Neither may ever complain
 //! of a state that is whole, whatever housekeeping does at the same time.
 
-mod support;
-
 use proptest::prelude::*;
 use ringfence_disk::{Disk, Open, SimDisk};
 use ringfence_store::{HASH_MARKS_MAX, HASH_STEP, STATE_FILE, Scrub, ScrubStep, Store, StoreError};
 use ringfence_types::{Command, DeleteRange, Index, KeyRange, LeaseId, Put, PutLease, PutValue, Revision};
-use support::{bytes, entry, next_index, open};
+
+use crate::support::{bytes, entry, next_index, open};
 
 fn put(key: u64, value: &str) -> Command {
     Command::Put(Put {
@@ -182,7 +181,7 @@ fn a_rotten_store_is_whole_again_once_it_is_rebuilt_from_another() {
             Err(error) => assert!(matches!(error, StoreError::Corrupt(_)), "byte {place}: {error}"),
         }
         found += 1;
-        support::copy_file(&sound_disk, "copy", &disk);
+        crate::support::copy_file(&sound_disk, "copy", &disk);
         store.replace_with("copy").expect("the copy is whole");
         assert_eq!(store.view().hash(), sound.view().hash(), "byte {place}");
         scrub(&store, 64 << 10, || ()).expect("nothing is wrong any more");

@@ -1,7 +1,5 @@
 //! The corners of etcd's data model, one scenario each.
 
-mod support;
-
 use ringfence_disk::SimDisk;
 use ringfence_store::{Entry, Payload, Position, ReadError, Store};
 use ringfence_types::{
@@ -9,7 +7,8 @@ use ringfence_types::{
     EventKind, KeyRange, KeyValue, LeaseId, NodeId, Operation, Put, PutLease, PutReply, PutValue, RangeQuery,
     Rejection, Reply, Revision, SortOrder, SortTarget, Txn,
 };
-use support::{apply, bytes, log_id, open};
+
+use crate::support::{apply, bytes, log_id, open};
 
 fn store() -> Store {
     open(&SimDisk::new(1)).expect("an empty disk")

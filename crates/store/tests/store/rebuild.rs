@@ -1,7 +1,5 @@
 //! Rebuilding the state file: what is free goes back to the disk, nothing else changes, and nobody waits.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -10,7 +8,8 @@ use ringfence_store::{Progress, STATE_FILE, Store, StoreError};
 use ringfence_types::{
     Command, DeleteRange, KeyRange, LeaseId, Put, PutLease, PutValue, RangeQuery, RangeReply, Revision,
 };
-use support::{apply, bytes, entry, next_index, open};
+
+use crate::support::{apply, bytes, entry, next_index, open};
 
 fn put(key: &str, value: &str) -> Command {
     Command::Put(Put {
@@ -129,7 +128,7 @@ fn a_snapshot_installed_meanwhile_wins() {
         apply(&other, &put("other", &number.to_string())).expect("applied");
     }
     other.write_snapshot("snapshot").expect("the disk works");
-    support::copy_file(&from, "snapshot", &disk);
+    crate::support::copy_file(&from, "snapshot", &disk);
     let store = hollow(&disk);
     let rebuilt = store.rebuild(&mut |_| drop(store.install_snapshot("snapshot").expect("whole")));
     assert!(rebuilt.expect("the disk works").is_none());

@@ -4,12 +4,11 @@
 //! Each test ends a process in the middle of writing, starts it again on the same machine, asks how far the file is, and
 //! only then cuts the power.
 
-mod support;
-
 use ringfence_disk::{Fault, SimDisk};
 use ringfence_store::{Entry, Store, StoreError};
 use ringfence_types::{Command, LeaseId, Put, PutLease, PutValue};
-use support::{bytes, copy_file, entry, log_id, next_index, open};
+
+use crate::support::{bytes, copy_file, entry, log_id, next_index, open};
 
 /// A log that overwrites a few keys again and again.
 fn log(len: u64) -> Vec<Entry> {

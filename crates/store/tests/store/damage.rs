@@ -1,12 +1,11 @@
 //! Files that are not what the store wrote: cut short, changed, empty, or of another format. Each is named, none is taken
 //! for a state, and none ends the process in the middle of a read.
 
-mod support;
-
 use ringfence_disk::{Disk, Open, SimDisk};
 use ringfence_store::{ReadError, STATE_FILE, Store, StoreError, snapshot_file};
 use ringfence_types::{Command, KeyRange, LeaseId, Put, PutLease, PutValue, RangeQuery};
-use support::{apply, bytes, open};
+
+use crate::support::{apply, bytes, open};
 
 fn put(key: &str, value: &str) -> Command {
     Command::Put(Put {
@@ -143,7 +142,10 @@ fn a_flipped_bit_anywhere_in_the_state_file_never_ends_a_read_in_a_panic() {
         fork.corrupt(STATE_FILE, place, 0x40);
         let outcome = open(&fork).and_then(|store| {
             read_all(&store)?;
-            store.apply(&[support::entry(support::next_index(&store), &put("key-0007", "new"))])?;
+            store.apply(&[crate::support::entry(
+                crate::support::next_index(&store),
+                &put("key-0007", "new"),
+            )])?;
             store.checkpoint()?;
             read_all(&store)
         });

@@ -1,5 +1,4 @@
 //! What the tests of the store share: a naive model of etcd's data model, commands to try on both, and a store to drive.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod generate;
 pub mod model;

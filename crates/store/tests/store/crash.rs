@@ -2,14 +2,13 @@
 //! from there gives the very state that was lost, and installing a snapshot, or a rebuilt file, has happened whole or not at
 //! all.
 
-mod support;
-
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use ringfence_disk::{Disk, Fault, SimDisk};
 use ringfence_store::{Entry, StateHash, Store, StoreError, snapshot_file};
 use ringfence_types::{KeyRange, RangeQuery};
-use support::{copy_file, entry, generate, log_id, next_index, open};
+
+use crate::support::{copy_file, entry, generate, log_id, next_index, open};
 
 /// A log of random commands, the same for the same seed.
 fn random_log(seed: u64, len: u64) -> Vec<Entry> {

@@ -1,7 +1,5 @@
 //! Leases, the holders of locks, fences, guards and sessions: one scenario each.
 
-mod support;
-
 use bytes::Bytes;
 use ringfence_disk::SimDisk;
 use ringfence_store::{Store, snapshot_file};
@@ -11,7 +9,8 @@ use ringfence_types::{
     PutLease, PutValue, RangeQuery, Rejection, Reply, Resolution, Revision, Scope, SessionStamp, Txn, Write,
     limits,
 };
-use support::{apply, bytes, open};
+
+use crate::support::{apply, bytes, open};
 
 fn store() -> Store {
     open(&SimDisk::new(1)).expect("an empty disk")
@@ -573,7 +572,7 @@ fn everything_comes_through_checkpoints_snapshots_and_rebuilds() {
     let summary = snapshot_file::inspect(&disk, "snap").expect("whole");
     assert_eq!(summary.hash, store.view().hash());
     let other = SimDisk::new(2);
-    support::copy_file(&disk, "snap", &other);
+    crate::support::copy_file(&disk, "snap", &other);
     let target = open(&other).expect("an empty disk");
     target.install_snapshot("snap").expect("whole");
     assert_eq!(target.view().hash(), store.view().hash());
@@ -581,7 +580,7 @@ fn everything_comes_through_checkpoints_snapshots_and_rebuilds() {
 
     // Of all this a new cluster keeps the guards, and its clock.
     let restored = SimDisk::new(3);
-    support::copy_file(&disk, "snap", &restored);
+    crate::support::copy_file(&disk, "snap", &restored);
     let new = SimDisk::new(4);
     snapshot_file::restore(&restored, "snap", &new).expect("restored");
     let new = open(&new).expect("whole");
