@@ -262,7 +262,7 @@ async fn a_leader_that_is_removed_hears_who_follows_it() {
     let through = (leaving + 1) % 4;
     // Whoever follows knows of the removal long before its first message has arrived.
     for other in (0..4).filter(|other| *other != leaving) {
-        cluster.fabric.slow.lock().insert((address(other), address(leaving)), Duration::from_millis(250));
+        cluster.fabric.slow.lock().insert((address(other), address(leaving)), Duration::from_millis(100));
     }
     let (node, own) = (cluster.nodes[leaving].clone(), cluster.id(leaving));
     let heard = rt::spawn(async move {

@@ -29,10 +29,10 @@ enum Place {
 use Place::{Never, Table, Tests, Watch};
 
 const USERS: Place = Never("there are no users");
-const HERE: &str = "crates/server/tests/etcd_errors.rs";
-const ONE_NODE: &str = "crates/server/tests/one_node.rs";
-const LEASES: &str = "crates/server/tests/leases.rs";
-const AUTH: &str = "crates/server/tests/auth.rs";
+const HERE: &str = "crates/server/tests/server/etcd_errors.rs";
+const ONE_NODE: &str = "crates/server/tests/server/one_node.rs";
+const LEASES: &str = "crates/server/tests/server/leases.rs";
+const AUTH: &str = "crates/server/tests/server/auth.rs";
 const ETCD_CLIENT: &str = "tests/black_box/etcd_rust_client.rs";
 const MEMBERS: &str = "tests/black_box/members.rs";
 
@@ -47,13 +47,13 @@ const PLACES: &[(&str, Place)] = &[
     ("etcdserver: invalid sort option", Tests(&[ONE_NODE])),
     (
         "etcdserver: mvcc: required revision has been compacted",
-        Tests(&[ONE_NODE, "crates/server/tests/history.rs"]),
+        Tests(&[ONE_NODE, "crates/server/tests/server/history.rs"]),
     ),
     (
         "etcdserver: mvcc: required revision is a future revision",
-        Tests(&[ONE_NODE, "crates/server/tests/history.rs"]),
+        Tests(&[ONE_NODE, "crates/server/tests/server/history.rs"]),
     ),
-    ("etcdserver: mvcc: database space exceeded", Tests(&["crates/server/tests/quota.rs"])),
+    ("etcdserver: mvcc: database space exceeded", Tests(&["crates/server/tests/server/quota.rs"])),
     ("etcdserver: requested lease not found", Tests(&[ONE_NODE, LEASES])),
     ("etcdserver: lease already exists", Tests(&[LEASES])),
     ("etcdserver: too large lease TTL", Tests(&[LEASES])),
@@ -68,7 +68,7 @@ const PLACES: &[(&str, Place)] = &[
     ("etcdserver: too many learner members in cluster", Tests(&[HERE])),
     ("etcdserver: cluster ID mismatch", Never("peers do not speak this protocol")),
     ("etcdserver: request is too large", Tests(&[ONE_NODE, ETCD_CLIENT])),
-    ("etcdserver: too many requests", Tests(&["crates/server/tests/overload.rs"])),
+    ("etcdserver: too many requests", Tests(&["crates/server/tests/server/overload.rs"])),
     ("etcdserver: root user does not exist", Tests(&[AUTH])),
     ("etcdserver: root user does not have root role", USERS),
     ("etcdserver: user name already exists", USERS),
@@ -86,14 +86,14 @@ const PLACES: &[(&str, Place)] = &[
     ("etcdserver: invalid auth token", USERS),
     ("etcdserver: invalid auth management", USERS),
     ("etcdserver: revision of auth store is old", USERS),
-    ("etcdserver: no leader", Tests(&["crates/server/tests/three_nodes.rs"])),
-    ("etcdserver: not leader", Tests(&["crates/server/tests/three_nodes.rs"])),
+    ("etcdserver: no leader", Tests(&["crates/server/tests/server/three_nodes.rs"])),
+    ("etcdserver: not leader", Tests(&["crates/server/tests/server/three_nodes.rs"])),
     (
         "etcdserver: leader changed",
         Never("a read that meets a change of leader is asked again by the member"),
     ),
     ("etcdserver: not capable", Table),
-    ("etcdserver: server stopped", Tests(&["crates/server/tests/locks.rs"])),
+    ("etcdserver: server stopped", Tests(&["crates/server/tests/server/locks.rs"])),
     ("etcdserver: request timed out", Table),
     ("etcdserver: request timed out, possibly due to previous leader failure", Tests(&[HERE])),
     ("etcdserver: request timed out, possibly due to connection lost", Table),
