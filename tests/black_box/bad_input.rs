@@ -197,6 +197,8 @@ fn a_full_disk_stops_its_node_alone_and_loses_nothing() {
     let mut cluster = Cluster::prepare(3);
     let full = 2;
     cluster.nodes[full].data_dir = disk.path().join("data");
+    // The reserve, which is larger than this disk, would stop the node before.
+    cluster.nodes[full].flags = ["--disk-low-size=0", "--disk-reserve-size=0"].map(str::to_owned).to_vec();
     cluster.start_all();
     let before = Records::numbered("before/", 500);
     assert_eq!(cluster.run_with_input(["import", "-", "--output=plain"], &before.lines()).line(), "500");
