@@ -35,8 +35,8 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster of three nodes that several tests use at once: each keeps to keys of its own, and does nothing that others
-    /// would notice. It ends with the last test that uses it.
+    /// A cluster of three nodes that several tests use at once: each keeps to keys that begin with what no other
+    /// file's begin with, and does nothing that others would notice. It ends with the last test that uses it.
     #[must_use]
     pub fn shared() -> Arc<Cluster> {
         static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());

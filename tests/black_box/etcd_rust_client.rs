@@ -49,62 +49,72 @@ fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, code: Code, mess
 #[tokio::test]
 async fn a_key_lives_as_in_etcd() {
     let (_cluster, mut client) = shared().await;
-    let first = client.put("life/a", "1", None).await.expect("it is put");
+    let first = client.put("rust/life/a", "1", None).await.expect("it is put");
     let created = first.header().expect("every answer has a header").revision();
     let previous = PutOptions::new().with_prev_key();
-    let second = client.put("life/a", "2", Some(previous)).await.expect("it is put");
+    let second = client.put("rust/life/a", "2", Some(previous)).await.expect("it is put");
     let old = second.prev_key().expect("it was asked for");
     assert_eq!((old.value(), old.version(), old.mod_revision()), (&b"1"[..], 1, created));
 
     let kept = PutOptions::new().with_ignore_value();
-    client.put("life/a", "", Some(kept)).await.expect("the value stays");
-    let got = client.get("life/a", None).await.expect("it is read");
+    client.put("rust/life/a", "", Some(kept)).await.expect("the value stays");
+    let got = client.get("rust/life/a", None).await.expect("it is read");
     let kv: &KeyValue = &got.kvs()[0];
     assert_eq!((kv.value(), kv.version(), kv.create_revision(), kv.lease()), (&b"2"[..], 3, created, 0));
     assert!(kv.mod_revision() > created);
 
-    let deletion = client.delete("life/a", Some(DeleteOptions::new().with_prev_key())).await.expect("it is");
+    let deletion =
+        client.delete("rust/life/a", Some(DeleteOptions::new().with_prev_key())).await.expect("it is");
     assert_eq!((deletion.deleted(), deletion.prev_kvs()[0].version()), (1, 3));
-    assert_eq!(client.delete("life/a", None).await.expect("it is").deleted(), 0);
-    assert!(client.get("life/a", None).await.expect("it is read").kvs().is_empty());
+    assert_eq!(client.delete("rust/life/a", None).await.expect("it is").deleted(), 0);
+    assert!(client.get("rust/life/a", None).await.expect("it is read").kvs().is_empty());
 
     // A key that comes again begins again.
-    client.put("life/a", "4", None).await.expect("it is put");
-    let again = client.get("life/a", None).await.expect("it is read");
+    client.put("rust/life/a", "4", None).await.expect("it is put");
+    let again = client.get("rust/life/a", None).await.expect("it is read");
     assert_eq!(again.kvs()[0].version(), 1);
     assert!(again.kvs()[0].create_revision() > created);
     // Its past is still there.
     let past = GetOptions::new().with_revision(created);
-    assert_eq!(client.get("life/a", Some(past)).await.expect("it is read").kvs()[0].value(), b"1");
+    assert_eq!(client.get("rust/life/a", Some(past)).await.expect("it is read").kvs()[0].value(), b"1");
 }
 
 #[tokio::test]
 async fn ranges_are_limited_sorted_and_filtered() {
     let (_cluster, mut client) = shared().await;
     let mut revisions = Vec::new();
-    for (key, value) in [("range/c", "1"), ("range/a", "3"), ("range/b", "2"), ("range/c", "0")] {
+    for (key, value) in
+        [("rust/range/c", "1"), ("rust/range/a", "3"), ("rust/range/b", "2"), ("rust/range/c", "0")]
+    {
         let put = client.put(key, value, None).await.expect("it is put");
         revisions.push(put.header().expect("every answer has a header").revision());
     }
     let all = || GetOptions::new().with_prefix();
-    let mut get = async |options: GetOptions| client.get("range/", Some(options)).await.expect("it is read");
+    let mut get =
+        async |options: GetOptions| client.get("rust/range/", Some(options)).await.expect("it is read");
 
-    assert_eq!(keys(&get(all()).await), ["range/a", "range/b", "range/c"]);
+    assert_eq!(keys(&get(all()).await), ["rust/range/a", "rust/range/b", "rust/range/c"]);
     let limited = get(all().with_limit(2)).await;
-    assert_eq!((keys(&limited), limited.count(), limited.more()), (vec!["range/a", "range/b"], 3, true));
+    assert_eq!(
+        (keys(&limited), limited.count(), limited.more()),
+        (vec!["rust/range/a", "rust/range/b"], 3, true)
+    );
     let counted = get(all().with_count_only()).await;
     assert_eq!((counted.count(), counted.kvs().len()), (3, 0));
     let without_values = get(all().with_keys_only()).await;
     assert!(without_values.kvs().iter().all(|kv| kv.value().is_empty()));
     assert_eq!(without_values.kvs().len(), 3);
     assert_eq!(keys(&get(all().with_serializable()).await).len(), 3);
-    assert_eq!(keys(&get(GetOptions::new().with_range("range/c")).await), ["range/a", "range/b"]);
+    assert_eq!(
+        keys(&get(GetOptions::new().with_range("rust/range/c")).await),
+        ["rust/range/a", "rust/range/b"]
+    );
 
     for (target, ascending) in [
-        (SortTarget::Key, ["range/a", "range/b", "range/c"]),
-        (SortTarget::Create, ["range/c", "range/a", "range/b"]),
-        (SortTarget::Mod, ["range/a", "range/b", "range/c"]),
-        (SortTarget::Value, ["range/c", "range/b", "range/a"]),
+        (SortTarget::Key, ["rust/range/a", "rust/range/b", "rust/range/c"]),
+        (SortTarget::Create, ["rust/range/c", "rust/range/a", "rust/range/b"]),
+        (SortTarget::Mod, ["rust/range/a", "rust/range/b", "rust/range/c"]),
+        (SortTarget::Value, ["rust/range/c", "rust/range/b", "rust/range/a"]),
     ] {
         let up = get(all().with_sort(target, SortOrder::Ascend)).await;
         assert_eq!(keys(&up), ascending, "{target:?}");
@@ -112,19 +122,19 @@ async fn ranges_are_limited_sorted_and_filtered() {
         assert_eq!(keys(&down), ascending.into_iter().rev().collect::<Vec<_>>(), "{target:?}");
     }
     let newest_version = get(all().with_sort(SortTarget::Version, SortOrder::Descend).with_limit(1)).await;
-    assert_eq!(keys(&newest_version), ["range/c"]);
+    assert_eq!(keys(&newest_version), ["rust/range/c"]);
 
     let [c, a, b, c_again] = revisions[..] else { panic!("four puts have four revisions") };
-    assert_eq!(keys(&get(all().with_revision(a)).await), ["range/a", "range/c"]);
+    assert_eq!(keys(&get(all().with_revision(a)).await), ["rust/range/a", "rust/range/c"]);
     assert_eq!(get(all().with_revision(c)).await.kvs()[0].value(), b"1");
-    assert_eq!(keys(&get(all().with_min_mod_revision(b)).await), ["range/b", "range/c"]);
-    assert_eq!(keys(&get(all().with_max_mod_revision(b)).await), ["range/a", "range/b"]);
-    assert_eq!(keys(&get(all().with_min_create_revision(a)).await), ["range/a", "range/b"]);
-    assert_eq!(keys(&get(all().with_max_create_revision(c)).await), ["range/c"]);
+    assert_eq!(keys(&get(all().with_min_mod_revision(b)).await), ["rust/range/b", "rust/range/c"]);
+    assert_eq!(keys(&get(all().with_max_mod_revision(b)).await), ["rust/range/a", "rust/range/b"]);
+    assert_eq!(keys(&get(all().with_min_create_revision(a)).await), ["rust/range/a", "rust/range/b"]);
+    assert_eq!(keys(&get(all().with_max_create_revision(c)).await), ["rust/range/c"]);
     assert!(keys(&get(all().with_min_mod_revision(c_again + 1)).await).is_empty());
-    let from = client.get("range/b", Some(GetOptions::new().with_from_key().with_limit(2))).await;
-    assert_eq!(keys(&from.expect("it is read")), ["range/b", "range/c"]);
-    let deletion = client.delete("range/a", Some(DeleteOptions::new().with_range("range/c"))).await;
+    let from = client.get("rust/range/b", Some(GetOptions::new().with_from_key().with_limit(2))).await;
+    assert_eq!(keys(&from.expect("it is read")), ["rust/range/b", "rust/range/c"]);
+    let deletion = client.delete("rust/range/a", Some(DeleteOptions::new().with_range("rust/range/c"))).await;
     assert_eq!(deletion.expect("it is deleted").deleted(), 2);
 }
 
@@ -132,57 +142,57 @@ async fn ranges_are_limited_sorted_and_filtered() {
 async fn a_transaction_compares_everything_that_can_be_compared() {
     use CompareOp::{Equal, Greater, Less, NotEqual};
     let (_cluster, mut client) = shared().await;
-    client.put("txn/a", "m", None).await.expect("it is put");
-    let got = client.get("txn/a", None).await.expect("it is read");
+    client.put("rust/txn/a", "m", None).await.expect("it is put");
+    let got = client.get("rust/txn/a", None).await.expect("it is read");
     let revision = got.kvs()[0].mod_revision();
     for (compare, holds) in [
-        (Compare::value("txn/a", Equal, "m"), true),
-        (Compare::value("txn/a", NotEqual, "m"), false),
-        (Compare::value("txn/a", Greater, "l"), true),
-        (Compare::value("txn/a", Less, "l"), false),
-        (Compare::version("txn/a", Equal, 1), true),
-        (Compare::version("txn/a", Greater, 1), false),
-        (Compare::version("txn/absent", Equal, 0), true),
-        (Compare::version("txn/absent", NotEqual, 0), false),
-        (Compare::create_revision("txn/a", Equal, revision), true),
-        (Compare::create_revision("txn/a", Less, revision), false),
-        (Compare::create_revision("txn/absent", Equal, 0), true),
-        (Compare::mod_revision("txn/a", Less, revision + 1), true),
-        (Compare::mod_revision("txn/a", NotEqual, revision), false),
-        (Compare::lease("txn/a", Equal, 0), true),
-        (Compare::lease("txn/a", Greater, 0), false),
+        (Compare::value("rust/txn/a", Equal, "m"), true),
+        (Compare::value("rust/txn/a", NotEqual, "m"), false),
+        (Compare::value("rust/txn/a", Greater, "l"), true),
+        (Compare::value("rust/txn/a", Less, "l"), false),
+        (Compare::version("rust/txn/a", Equal, 1), true),
+        (Compare::version("rust/txn/a", Greater, 1), false),
+        (Compare::version("rust/txn/absent", Equal, 0), true),
+        (Compare::version("rust/txn/absent", NotEqual, 0), false),
+        (Compare::create_revision("rust/txn/a", Equal, revision), true),
+        (Compare::create_revision("rust/txn/a", Less, revision), false),
+        (Compare::create_revision("rust/txn/absent", Equal, 0), true),
+        (Compare::mod_revision("rust/txn/a", Less, revision + 1), true),
+        (Compare::mod_revision("rust/txn/a", NotEqual, revision), false),
+        (Compare::lease("rust/txn/a", Equal, 0), true),
+        (Compare::lease("rust/txn/a", Greater, 0), false),
         // A value is compared with what there is; with nothing, no comparison holds.
-        (Compare::value("txn/absent", NotEqual, "x"), false),
+        (Compare::value("rust/txn/absent", NotEqual, "x"), false),
         // A range holds if all its keys do.
-        (Compare::version("txn/a", Greater, 0).with_range("txn/b"), true),
-        (Compare::value("txn/a", Equal, "z").with_prefix(), false),
+        (Compare::version("rust/txn/a", Greater, 0).with_range("rust/txn/b"), true),
+        (Compare::value("rust/txn/a", Equal, "z").with_prefix(), false),
     ] {
         let what = format!("{compare:?}");
         let answer = client.txn(Txn::new().when([compare])).await.expect("it is judged");
         assert_eq!(answer.succeeded(), holds, "{what}");
     }
-    let both = [Compare::version("txn/a", Equal, 1), Compare::version("txn/a", Equal, 2)];
+    let both = [Compare::version("rust/txn/a", Equal, 1), Compare::version("rust/txn/a", Equal, 2)];
     assert!(!client.txn(Txn::new().when(both)).await.expect("it is judged").succeeded(), "all must hold");
 }
 
 #[tokio::test]
 async fn a_transaction_does_its_branch_at_one_revision_with_nested_ones() {
     let (_cluster, mut client) = shared().await;
-    client.put("nest/a", "1", None).await.expect("it is put");
+    client.put("rust/nest/a", "1", None).await.expect("it is put");
     let inner = Txn::new()
-        .when([Compare::value("nest/b", CompareOp::Equal, "just put")])
-        .and_then([TxnOp::put("nest/inner", "yes", None), TxnOp::get("nest/inner", None)])
-        .or_else([TxnOp::put("nest/inner", "no", None)]);
+        .when([Compare::value("rust/nest/b", CompareOp::Equal, "just put")])
+        .and_then([TxnOp::put("rust/nest/inner", "yes", None), TxnOp::get("rust/nest/inner", None)])
+        .or_else([TxnOp::put("rust/nest/inner", "no", None)]);
     let txn = Txn::new()
-        .when([Compare::value("nest/a", CompareOp::Equal, "1")])
+        .when([Compare::value("rust/nest/a", CompareOp::Equal, "1")])
         .and_then([
-            TxnOp::get("nest/a", None),
-            TxnOp::put("nest/b", "just put", Some(PutOptions::new().with_prev_key())),
-            TxnOp::get("nest/b", None),
-            TxnOp::delete("nest/a", Some(DeleteOptions::new().with_prev_key())),
+            TxnOp::get("rust/nest/a", None),
+            TxnOp::put("rust/nest/b", "just put", Some(PutOptions::new().with_prev_key())),
+            TxnOp::get("rust/nest/b", None),
+            TxnOp::delete("rust/nest/a", Some(DeleteOptions::new().with_prev_key())),
             TxnOp::txn(inner),
         ])
-        .or_else([TxnOp::put("nest/else", "1", None)]);
+        .or_else([TxnOp::put("rust/nest/else", "1", None)]);
     let answer = client.txn(txn.clone()).await.expect("it is applied");
     assert!(answer.succeeded());
     let revision = answer.header().expect("every answer has a header").revision();
@@ -202,14 +212,14 @@ async fn a_transaction_does_its_branch_at_one_revision_with_nested_ones() {
     assert_eq!(deletion.prev_kvs()[0].value(), b"1");
     // As in etcd, the compares of nested transactions see the state before the whole one.
     assert!(!nested.succeeded());
-    let got = client.get("nest/", Some(GetOptions::new().with_prefix())).await.expect("it is read");
-    assert_eq!(keys(&got), ["nest/b", "nest/inner"]);
+    let got = client.get("rust/nest/", Some(GetOptions::new().with_prefix())).await.expect("it is read");
+    assert_eq!(keys(&got), ["rust/nest/b", "rust/nest/inner"]);
     assert_eq!(got.kvs()[1].value(), b"no");
     assert!(got.kvs().iter().all(|kv| kv.mod_revision() == revision), "all at one revision");
 
     let otherwise = client.txn(txn).await.expect("it is applied");
     assert!(!otherwise.succeeded());
-    assert_eq!(client.get("nest/else", None).await.expect("it is read").count(), 1);
+    assert_eq!(client.get("rust/nest/else", None).await.expect("it is read").count(), 1);
 }
 
 #[tokio::test]
@@ -219,36 +229,36 @@ async fn what_is_malformed_is_refused_with_etcds_words() {
     assert_refused(client.put("", "v", None).await, InvalidArgument, "etcdserver: key is not provided");
     assert_refused(client.get("", None).await, InvalidArgument, "etcdserver: key is not provided");
     let keep_value = PutOptions::new().with_ignore_value();
-    let both = client.put("bad/a", "v", Some(keep_value.clone())).await;
+    let both = client.put("rust/bad/a", "v", Some(keep_value.clone())).await;
     assert_refused(both, InvalidArgument, "etcdserver: value is provided");
-    let absent = client.put("bad/absent", "", Some(keep_value)).await;
+    let absent = client.put("rust/bad/absent", "", Some(keep_value)).await;
     assert_refused(absent, InvalidArgument, "etcdserver: key not found");
     let keep_lease = PutOptions::new().with_lease(7).with_ignore_lease();
     assert_refused(
-        client.put("bad/a", "v", Some(keep_lease)).await,
+        client.put("rust/bad/a", "v", Some(keep_lease)).await,
         InvalidArgument,
         "etcdserver: lease is provided",
     );
-    let leased = client.put("bad/a", "v", Some(PutOptions::new().with_lease(7))).await;
+    let leased = client.put("rust/bad/a", "v", Some(PutOptions::new().with_lease(7))).await;
     assert_refused(leased, NotFound, "etcdserver: requested lease not found");
     let future = GetOptions::new().with_revision(1 << 40);
     let message = "etcdserver: mvcc: required revision is a future revision";
-    assert_refused(client.get("bad/a", Some(future)).await, OutOfRange, message);
-    let large = client.put("bad/large", vec![0; 1_600_000], None).await;
+    assert_refused(client.get("rust/bad/a", Some(future)).await, OutOfRange, message);
+    let large = client.put("rust/bad/large", vec![0; 1_600_000], None).await;
     assert_refused(large, InvalidArgument, "etcdserver: request is too large");
-    let huge = client.put("bad/huge", vec![0; 8 << 20], None).await;
+    let huge = client.put("rust/bad/huge", vec![0; 8 << 20], None).await;
     assert_refused(huge, InvalidArgument, "etcdserver: request is too large");
-    let many: Vec<TxnOp> = (0..129).map(|n| TxnOp::put(format!("bad/{n}"), "v", None)).collect();
+    let many: Vec<TxnOp> = (0..129).map(|n| TxnOp::put(format!("rust/bad/{n}"), "v", None)).collect();
     let message = "etcdserver: too many operations in txn request";
     assert_refused(client.txn(Txn::new().and_then(many)).await, InvalidArgument, message);
-    let twice = [TxnOp::put("bad/a", "1", None), TxnOp::put("bad/a", "2", None)];
+    let twice = [TxnOp::put("rust/bad/a", "1", None), TxnOp::put("rust/bad/a", "2", None)];
     let message = "etcdserver: duplicate key given in txn request";
     assert_refused(client.txn(Txn::new().and_then(twice)).await, InvalidArgument, message);
     // Nothing of all that was done.
-    let left = client.get("bad/", Some(GetOptions::new().with_prefix())).await.expect("it is read");
+    let left = client.get("rust/bad/", Some(GetOptions::new().with_prefix())).await.expect("it is read");
     assert_eq!(left.count(), 0);
     // The largest lawful transaction is done.
-    let lawful: Vec<TxnOp> = (0..128).map(|n| TxnOp::put(format!("good/{n}"), "v", None)).collect();
+    let lawful: Vec<TxnOp> = (0..128).map(|n| TxnOp::put(format!("rust/good/{n}"), "v", None)).collect();
     client.txn(Txn::new().and_then(lawful)).await.expect("128 operations are lawful");
 }
 
@@ -291,13 +301,13 @@ async fn the_cluster_tells_of_itself() {
         assert!(status.raft_applied_index() <= status.raft_index() && status.raft_term() > 0);
     }
     // The same hash at the same revision on every node.
-    client.put("tell/a", "1", None).await.expect("it is put");
-    let revision = client.get("tell/a", None).await.expect("it is read").kvs()[0].mod_revision();
+    client.put("rust/tell/a", "1", None).await.expect("it is put");
+    let revision = client.get("rust/tell/a", None).await.expect("it is read").kvs()[0].mod_revision();
     let mut hashes = Vec::new();
     for node in &cluster.nodes {
         let mut of_one = Client::connect([&node.client], None).await.expect("it listens");
         // A linearizable read first: then the node has applied that far.
-        of_one.get("tell/a", None).await.expect("it is read");
+        of_one.get("rust/tell/a", None).await.expect("it is read");
         hashes.push(of_one.hash_kv(revision).await.expect("it hashes").hash());
     }
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
@@ -344,9 +354,9 @@ async fn a_watch_tells_what_happens_and_is_resumed_where_it_was() {
     let (_cluster, mut client) = shared().await;
     let options = || WatchOptions::new().with_prefix();
     let (mut watcher, mut stream) =
-        client.watch("watch/", Some(options().with_prev_key())).await.expect("it begins");
+        client.watch("rust/watch/", Some(options().with_prev_key())).await.expect("it begins");
     let mut revisions = Vec::new();
-    for (key, value) in [("watch/a", "1"), ("watch/b", "1"), ("watch/a", "2")] {
+    for (key, value) in [("rust/watch/a", "1"), ("rust/watch/b", "1"), ("rust/watch/a", "2")] {
         let put = client.put(key, value, None).await.expect("it is put");
         revisions.push(put.header().expect("every answer has a header").revision());
     }
@@ -359,10 +369,10 @@ async fn a_watch_tells_what_happens_and_is_resumed_where_it_was() {
     }
     assert_eq!(told[..2], revisions[..2]);
     drop(stream);
-    client.delete("watch/b", None).await.expect("it is deleted");
+    client.delete("rust/watch/b", None).await.expect("it is deleted");
     // The first stream ended behind its second event.
     let resumed = options().with_start_revision(revisions[1] + 1).with_prev_key();
-    let (_, mut stream) = client.watch("watch/", Some(resumed)).await.expect("it begins");
+    let (_, mut stream) = client.watch("rust/watch/", Some(resumed)).await.expect("it begins");
     let mut events = Vec::new();
     while events.len() < 2 {
         let answer = stream.message().await.expect("it goes on").expect("it goes on");
@@ -371,16 +381,16 @@ async fn a_watch_tells_what_happens_and_is_resumed_where_it_was() {
     let previous = |event: &Event| event.prev_kv().map(|kv| (kv.key().to_vec(), kv.value().to_vec()));
     assert_eq!(
         (events[0].event_type(), previous(&events[0])),
-        (EventType::Put, Some((b"watch/a".to_vec(), b"1".to_vec())))
+        (EventType::Put, Some((b"rust/watch/a".to_vec(), b"1".to_vec())))
     );
     assert_eq!(
         (events[1].event_type(), previous(&events[1])),
-        (EventType::Delete, Some((b"watch/b".to_vec(), b"1".to_vec())))
+        (EventType::Delete, Some((b"rust/watch/b".to_vec(), b"1".to_vec())))
     );
     // The stream that was dropped takes its watcher with it.
     drop(watcher.cancel().await);
 
-    let (mut watcher, mut stream) = client.watch("watch/c", None).await.expect("it begins");
+    let (mut watcher, mut stream) = client.watch("rust/watch/c", None).await.expect("it begins");
     watcher.request_progress().await.expect("it is sent");
     let progress = stream.message().await.expect("it goes on").expect("it goes on");
     assert!(progress.events().is_empty() && progress.watch_id() == -1, "{progress:?}");
