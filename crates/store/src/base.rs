@@ -15,6 +15,7 @@ use crate::meta::{self, Housekeeping};
 use crate::record_layout::{RecordRange, RecordTable};
 use crate::row::{Row, Stamp};
 use crate::state::State;
+use crate::warm::Warm;
 
 /// A snapshot of the file with its tables open. Its rows stay readable when later checkpoints have changed the file, and
 /// when the file has been replaced by another.
@@ -30,6 +31,8 @@ pub(crate) struct Base {
     pub swept: Stamp,
     /// Bytes of all rows.
     pub row_bytes: u64,
+    /// What is asked for again and again.
+    pub warm: Warm,
 }
 
 impl Base {
@@ -41,7 +44,7 @@ impl Base {
             let index = transaction.open_table(INDEX)?;
             let history = transaction.open_table(HISTORY)?;
             let records = meta::open_records(&transaction)?;
-            Ok(Base { index, history, records, file, state, swept, row_bytes })
+            Ok(Base { index, history, records, file, state, swept, row_bytes, warm: Warm::default() })
         })
     }
 

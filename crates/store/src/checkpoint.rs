@@ -37,8 +37,9 @@ impl Store {
         };
         let sweeps = !self.rebuilding.load(Ordering::Acquire);
         let merged = self.fail(guarded(|| merge(&frozen, &base, &state, sweeps)))?;
-        let fresh = self.fail(Base::new(Arc::clone(&base.file)))?;
+        let mut fresh = self.fail(Base::new(Arc::clone(&base.file)))?;
         assert_eq!(fresh.state.position, state.position, "the file holds the state that was checkpointed");
+        fresh.warm = base.warm.successor();
         self.replace_base(fresh);
         retired.take(Some(frozen), Some(base));
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,8 @@
 //! Nothing here knows threads, time, Raft or gRPC, and nothing outside this crate knows redb.
 //!
 //! Reading order: `layout` (what lies in the file), `row` and `hash` (what a row is and how it is hashed), `state` (the
-//! logical meta), `file`, `head` and `base` (the two halves), `sources` (both, merged), `read` (ranges), `key_history`, `transaction` and
+//! logical meta), `file`, `head` and `base` (the two halves), `warm` (what is read often),
+//! `sources` (all of it, merged), `read` (ranges), `key_history`, `transaction` and
 //! `apply` (commands), `records`, `leases`, `lease_table`, `candidates`, `fences` and `sessions` (what writes may hang on), `store`, `checkpoint`, `compaction`, `snapshot`, `space` and `rebuild`, `marks` and `scrub` (how
 //! divergence and decay show).
 
@@ -56,6 +57,7 @@ mod store;
 mod transaction;
 mod versions;
 mod view;
+mod warm;
 
 pub use apply::{Entry, Payload};
 pub use error::{ReadError, StoreError};

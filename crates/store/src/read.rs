@@ -11,6 +11,7 @@ use crate::budget::Budget;
 use crate::error::{ReadError, StoreError};
 use crate::sources::{Changes, Found, Sources};
 use crate::state::State;
+use crate::warm::WARM_KEYS_MIN;
 
 /// Reads the rows of one state, and the changes of the command that is being carried out on it, if any.
 #[derive(Clone, Copy)]
@@ -30,6 +31,14 @@ impl Reader<'_> {
     /// Answers a range, within a budget.
     pub fn range(&self, query: &RangeQuery, budget: &Budget) -> Result<RangeReply, ReadError> {
         let at = self.resolve(query.revision)?;
+        // A command that is carried out takes no time for what others may want.
+        let warms = self.changes.is_none()
+            && query.range.end != RangeEnd::Single
+            && !(query.count_only || query.keys_only)
+            && at.revision >= self.sources.base.state.revision;
+        if warms {
+            self.sources.warm_up(&query.range)?;
+        }
         if query.count_only {
             let mut count = 0;
             at.walk(&query.range, |_| {
@@ -54,7 +63,7 @@ impl Reader<'_> {
                 cut = true;
                 return Ok(());
             }
-            let found = place.found()?;
+            let found = place.found();
             if passes_filters(query, &found) {
                 let key = place.key();
                 within = working.spend(&key, &Bytes::new());
@@ -63,6 +72,9 @@ impl Reader<'_> {
             Ok(())
         })?;
         within?;
+        if warms && count >= WARM_KEYS_MIN {
+            self.sources.base.warm.asked(&query.range);
+        }
         self.sort(query, &mut selected, budget)?;
         let more = cut || selected.len() > limit;
         selected.truncate(limit);
@@ -124,8 +136,10 @@ impl Reader<'_> {
     }
 
     fn key_value(&self, item: Selected, keys_only: bool) -> Result<KeyValue, StoreError> {
-        let value = if keys_only { Bytes::new() } else { self.sources.value(&item.key, &item.found)? };
-        Ok(item.found.row.key_value(item.key, value))
+        let row = item.found.row;
+        let value =
+            if keys_only { Bytes::new() } else { self.sources.value_out_of(&item.key, item.found)? };
+        Ok(row.key_value(item.key, value))
     }
 }
 
@@ -134,7 +148,7 @@ pub(crate) trait Place {
     /// The key.
     fn key(&self) -> Bytes;
     /// Its version.
-    fn found(&self) -> Result<Found, StoreError>;
+    fn found(&self) -> Found;
 }
 
 /// One revision of a reader's state.
@@ -180,8 +194,8 @@ impl Place for Single<'_> {
         self.key.clone()
     }
 
-    fn found(&self) -> Result<Found, StoreError> {
-        Ok(self.found.clone())
+    fn found(&self) -> Found {
+        self.found.clone()
     }
 }
 
@@ -190,7 +204,7 @@ impl Place for crate::sources::Scan<'_> {
         crate::sources::Scan::key(self)
     }
 
-    fn found(&self) -> Result<Found, StoreError> {
+    fn found(&self) -> Found {
         crate::sources::Scan::found(self)
     }
 }

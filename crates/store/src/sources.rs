@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::head::{Head, HeadCursor};
 use crate::lease_table::LeaseTable;
 use crate::row::{Change, Row};
+use crate::warm::{WarmRow, WarmRows};
 
 /// Where rows lie. Swapped as one by a checkpoint.
 #[derive(Debug, Clone)]
@@ -89,8 +90,13 @@ impl Sources {
 
     /// The value of what was found.
     pub fn value(&self, key: &[u8], found: &Found) -> Result<Bytes, StoreError> {
-        match &found.value {
-            Some(value) => Ok(value.clone()),
+        self.value_out_of(key, found.clone())
+    }
+
+    /// The same of what is not needed any more.
+    pub fn value_out_of(&self, key: &[u8], found: Found) -> Result<Bytes, StoreError> {
+        match found.value {
+            Some(value) => Ok(value),
             None => self.base.value(key, &found.row),
         }
     }
@@ -117,8 +123,36 @@ impl Sources {
                 cursors.push(Cursor::Head(head.cursor(start, &range.end, revision)));
             }
         }
-        cursors.push(Cursor::Base(Box::new(self.base.cursor(start, &range.end, revision)?)));
-        Ok(Scan { cursors, at: 0, standing: Vec::new() })
+        let warm = if after.is_none() { self.warm_rows(range, revision) } else { None };
+        cursors.push(match warm {
+            Some(rows) => Cursor::Warm(WarmCursor { rows, at: 0 }),
+            None => Cursor::Base(Box::new(self.base.cursor(start, &range.end, revision)?)),
+        });
+        Ok(Scan { cursors, at: 0, standing: Vec::new(), row: None })
+    }
+
+    /// What the base has of a range, where it lies in memory: the newest versions, so of no use to who asks for older ones.
+    fn warm_rows(&self, range: &KeyRange, revision: Revision) -> Option<Arc<WarmRows>> {
+        (revision >= self.base.state.revision).then(|| self.base.warm.rows(range)).flatten()
+    }
+
+    /// Reads what the base has of a range into memory, if that was asked for before and is not there yet.
+    pub fn warm_up(&self, range: &KeyRange) -> Result<(), StoreError> {
+        let base = &self.base;
+        if !base.warm.is_wanted(range) {
+            return Ok(());
+        }
+        let mut rows = WarmRows::default();
+        let mut cursor = base.cursor(Bound::Included(&range.start), &range.end, base.state.revision)?;
+        while let (Some(key), Some(row)) = (cursor.key(), cursor.row()?) {
+            if !row.deleted && !rows.push(key, row, &base.value(key, &row)?) {
+                base.warm.hold(range, None);
+                return Ok(());
+            }
+            cursor.advance()?;
+        }
+        base.warm.hold(range, Some(rows));
+        Ok(())
     }
 }
 
@@ -130,25 +164,29 @@ pub(crate) struct Scan<'a> {
     at: usize,
     /// The cursors that stand at the current key.
     standing: Vec<usize>,
+    /// The current key's version.
+    row: Option<Row>,
 }
 
 impl Scan<'_> {
     /// Goes to the next key that exists; false at the end.
     pub fn step(&mut self) -> Result<bool, StoreError> {
         loop {
-            for place in std::mem::take(&mut self.standing) {
-                self.cursors[place].advance()?;
+            for place in &self.standing {
+                self.cursors[*place].advance()?;
             }
             self.find_smallest();
             let Some(first) = self.standing.first() else { return Ok(false) };
             self.at = *first;
-            if !self.row()?.deleted {
+            self.row = self.cursors[self.at].row()?;
+            if self.row.is_some_and(|row| !row.deleted) {
                 return Ok(true);
             }
         }
     }
 
     fn find_smallest(&mut self) {
+        self.standing.clear();
         let mut smallest: Option<&[u8]> = None;
         for (place, cursor) in self.cursors.iter().enumerate() {
             let Some(key) = cursor.key() else { continue };
@@ -169,33 +207,32 @@ impl Scan<'_> {
         match &self.cursors[self.at] {
             Cursor::Changes(cursor) => cursor.current().map(|change| change.key.clone()).unwrap_or_default(),
             Cursor::Head(cursor) => cursor.key().cloned().unwrap_or_default(),
+            Cursor::Warm(cursor) => cursor.current().map(|row| row.key.clone()).unwrap_or_default(),
             Cursor::Base(cursor) => cursor.key().map(Bytes::copy_from_slice).unwrap_or_default(),
         }
     }
 
     /// The current key's version.
-    pub fn row(&self) -> Result<Row, StoreError> {
-        Ok(self.found()?.row)
+    pub fn row(&self) -> Row {
+        self.row.expect("a scan is asked only while it stands at a key")
     }
 
     /// The current key's version, with its value where that lies in memory.
-    pub fn found(&self) -> Result<Found, StoreError> {
-        let found = match &self.cursors[self.at] {
-            Cursor::Changes(cursor) => {
-                cursor.current().map(|change| Found { row: change.row, value: Some(change.value.clone()) })
-            }
-            Cursor::Head(cursor) => {
-                cursor.row().map(|(row, value)| Found { row, value: Some(value.clone()) })
-            }
-            Cursor::Base(cursor) => cursor.row()?.map(|row| Found { row, value: None }),
+    pub fn found(&self) -> Found {
+        let value = match &self.cursors[self.at] {
+            Cursor::Changes(cursor) => cursor.current().map(|change| change.value.clone()),
+            Cursor::Head(cursor) => cursor.row().map(|(_, value)| value.clone()),
+            Cursor::Warm(cursor) => cursor.current().map(|row| row.value.clone()),
+            Cursor::Base(_) => None,
         };
-        Ok(found.expect("a scan is asked only while it stands at a key"))
+        Found { row: self.row(), value }
     }
 }
 
 enum Cursor<'a> {
     Changes(ChangesCursor<'a>),
     Head(HeadCursor<'a>),
+    Warm(WarmCursor),
     Base(Box<BaseCursor<'a>>),
 }
 
@@ -204,17 +241,40 @@ impl Cursor<'_> {
         match self {
             Cursor::Changes(cursor) => cursor.current().map(|change| change.key.as_ref()),
             Cursor::Head(cursor) => cursor.key().map(AsRef::as_ref),
+            Cursor::Warm(cursor) => cursor.current().map(|row| row.key.as_ref()),
             Cursor::Base(cursor) => cursor.key(),
         }
+    }
+
+    fn row(&self) -> Result<Option<Row>, StoreError> {
+        Ok(match self {
+            Cursor::Changes(cursor) => cursor.current().map(|change| change.row),
+            Cursor::Head(cursor) => cursor.row().map(|(row, _)| row),
+            Cursor::Warm(cursor) => cursor.current().map(|row| row.row),
+            Cursor::Base(cursor) => cursor.row()?,
+        })
     }
 
     fn advance(&mut self) -> Result<(), StoreError> {
         match self {
             Cursor::Changes(cursor) => cursor.advance(),
             Cursor::Head(cursor) => cursor.advance(),
+            Cursor::Warm(cursor) => cursor.at += 1,
             Cursor::Base(cursor) => cursor.advance()?,
         }
         Ok(())
+    }
+}
+
+/// Walks over a range of the base that lies in memory.
+struct WarmCursor {
+    rows: Arc<WarmRows>,
+    at: usize,
+}
+
+impl WarmCursor {
+    fn current(&self) -> Option<&WarmRow> {
+        self.rows.rows.get(self.at)
     }
 }
 

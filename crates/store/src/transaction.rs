@@ -161,7 +161,7 @@ impl<'a> Transaction<'a> {
     pub fn delete_range(&mut self, delete: &DeleteRange) -> Result<DeleteRangeReply, ReadError> {
         let mut doomed: Vec<(Bytes, Found)> = Vec::new();
         self.reader(true).walk(&delete.range, |place| {
-            doomed.push((place.key(), place.found()?));
+            doomed.push((place.key(), place.found()));
             Ok(())
         })?;
         let mut prev_kvs = Vec::new();
@@ -251,7 +251,7 @@ impl<'a> Transaction<'a> {
         reader.walk(&compare.range, |place| {
             any = true;
             if holds {
-                let found = place.found()?;
+                let found = place.found();
                 let value = match compare.target {
                     CompareTarget::Value(_) => Some(self.sources.value(&place.key(), &found)?),
                     _ => None,

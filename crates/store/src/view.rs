@@ -160,10 +160,11 @@ impl View {
             if kvs.len() >= keys_max.max(1) || (bytes >= bytes_max && !kvs.is_empty()) {
                 return Ok(ScanChunk { kvs, more: true });
             }
-            let (key, found) = (scan.key(), scan.found()?);
-            let value = if keys_only { Bytes::new() } else { self.sources.value(&key, &found)? };
+            let (key, found) = (scan.key(), scan.found());
+            let row = found.row;
+            let value = if keys_only { Bytes::new() } else { self.sources.value_out_of(&key, found)? };
             bytes += key.len() + value.len();
-            kvs.push(found.row.key_value(key, value));
+            kvs.push(row.key_value(key, value));
         }
         Ok(ScanChunk { kvs, more: false })
     }

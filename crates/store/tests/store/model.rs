@@ -220,6 +220,9 @@ proptest! {
                     check_everything(&old, &model);
                 }
             }
+            // What is asked for again and again is read in another way.
+            let all = RangeQuery::new(KeyRange::all());
+            prop_assert_eq!(rejected(store.view().range(&all)), model.range(&all));
             prop_assert_eq!(store.view().hash(), plain.view().hash());
             prop_assert_eq!(store.view().members(), plain.view().members());
             check_rights(&store.view(), &model);
