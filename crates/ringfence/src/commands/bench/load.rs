@@ -20,6 +20,8 @@ use crate::exit::{Exit, Failure};
 
 /// Wait after an error, so that a dead server is not asked as fast as the machine can.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+/// Largest answer that is taken: of a get of many keys.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Largest latency that is told apart, in nanoseconds.
 pub(super) const LATENCY_MAX: u64 = 300_000_000_000;
 
@@ -151,7 +153,7 @@ impl LoadClient {
         let mut sent_again = 0;
         let answer = loop {
             let channel = self.channels[self.channel % self.channels.len()].clone();
-            let mut client = KvClient::new(channel);
+            let mut client = KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let asking = self.worker.request(&mut client);
             let answer = tokio::time::timeout_at(deadline.into(), asking).await;
             match &answer {

@@ -57,6 +57,9 @@ pub(crate) struct Load {
     /// Gets may be answered from what a node has.
     #[arg(long)]
     serializable: bool,
+    /// Keys that one get reads, from a random one on.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    range_keys: u64,
     /// Requests a second, all clients together; latencies then count from when a request was due. Without it, each client
     /// sends its next request when the last one is answered.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -143,6 +146,9 @@ pub(crate) struct Watch {
     /// Watchers on one stream.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     per_stream: u16,
+    /// More watchers of all keys, each on a connection of its own, that read nothing.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    sleepers: u16,
     /// Connections for streams and puts, spread over the endpoints in turn.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,

@@ -83,6 +83,7 @@ impl Watch {
         let channels = connect(&shared.endpoints, usize::from(self.connections), shared.timeout()).await?;
         let streams = self.open(&channels).await?;
         let opened = streams.len();
+        let sleeping = self.sleep(shared).await?;
         let warm_up = self.warm_up.0;
         let counts = Arc::new(Counts {
             zero: Instant::now(),
@@ -108,6 +109,7 @@ impl Watch {
         }
         let missing = self.wait_for_stragglers(&counts).await;
         over.send_replace(true);
+        drop(sleeping);
         let mut delays = histogram();
         while let Some(ended) = watching.join_next().await {
             let seen =
@@ -134,6 +136,19 @@ impl Watch {
             );
         }
         Ok(streams)
+    }
+
+    /// Opens the streams that nobody reads. Each has a connection of its own, whose window they fill.
+    async fn sleep(&self, shared: &Shared) -> Result<Vec<Streaming<WatchResponse>>, Failure> {
+        let mut sleeping = Vec::new();
+        for channel in connect(&shared.endpoints, usize::from(self.sleepers), shared.timeout()).await? {
+            let range = KeyRange::prefix(self.key_prefix.clone().into());
+            let opened = open_stream(channel, vec![range]).await;
+            sleeping.push(
+                opened.map_err(|error| Failure::new(Exit::Unavailable, format!("cannot watch: {error}")))?,
+            );
+        }
+        Ok(sleeping)
     }
 
     /// What a watcher watches.

@@ -52,6 +52,7 @@ pub(super) struct Worker {
     workload: Workload,
     keys: Keys,
     serializable: bool,
+    range_keys: u64,
     read_percent: u64,
     with_txn: bool,
     random: Random,
@@ -66,6 +67,7 @@ impl Worker {
             workload,
             keys: load.keys.clone(),
             serializable: load.serializable,
+            range_keys: load.range_keys.min(load.keys.key_count),
             read_percent: u64::from(load.read_percent),
             with_txn: load.with_txn,
             random,
@@ -75,8 +77,6 @@ impl Worker {
 
     /// Sends one request and waits for its answer.
     pub(super) async fn request(&mut self, client: &mut KvClient<Channel>) -> (Kind, Result<(), Status>) {
-        let number = self.random.below(self.keys.key_count);
-        let key = Bytes::from(self.keys.key(number));
         let (kind, txn) = match self.workload {
             Workload::Put => (Kind::Write, false),
             Workload::Get => (Kind::Read, false),
@@ -85,15 +85,32 @@ impl Worker {
             Workload::Mixed => (Kind::Write, self.with_txn),
         };
         let result = match (kind, txn) {
-            (Kind::Read, _) => {
-                let request =
-                    RangeRequest { key, serializable: self.serializable, ..RangeRequest::default() };
-                client.range(request).await.map(|_| ())
+            (Kind::Read, _) => client.range(self.range()).await.map(|_| ()),
+            (Kind::Write, false) => {
+                let key = self.any_key();
+                client.put(self.put(key)).await.map(|_| ())
             }
-            (Kind::Write, false) => client.put(self.put(key)).await.map(|_| ()),
-            (Kind::Write, true) => client.txn(self.compare_and_put(key)).await.map(|_| ()),
+            (Kind::Write, true) => {
+                let key = self.any_key();
+                client.txn(self.compare_and_put(key)).await.map(|_| ())
+            }
         };
         (kind, result)
+    }
+
+    fn any_key(&mut self) -> Bytes {
+        self.keys.key(self.random.below(self.keys.key_count)).into()
+    }
+
+    /// One key, or as many as were asked for, all of which are there after a preload.
+    fn range(&mut self) -> RangeRequest {
+        let first = self.random.below(self.keys.key_count - self.range_keys + 1);
+        let range_end = match self.range_keys {
+            1 => Bytes::new(),
+            keys => self.keys.key(first + keys).into(),
+        };
+        let (key, serializable) = (self.keys.key(first).into(), self.serializable);
+        RangeRequest { key, range_end, serializable, ..RangeRequest::default() }
     }
 
     fn put(&self, key: Bytes) -> PutRequest {
