@@ -15,7 +15,8 @@ use ringfence_proto::etcdserverpb::{
 };
 use ringfence_proto::mvccpb::KeyValue;
 use ringfence_proto::ringfence_v1::integrity_client::IntegrityClient;
-use ringfence_proto::ringfence_v1::{ScrubRequest, ScrubResponse};
+use ringfence_proto::ringfence_v1::load_client::LoadClient;
+use ringfence_proto::ringfence_v1::{HotPrefix, HottestRequest, ScrubRequest, ScrubResponse};
 use ringfence_types::KeyRange;
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -204,6 +205,19 @@ impl Client {
     pub async fn status(&self, endpoint: &str) -> Result<StatusResponse, Error> {
         self.ask_one(endpoint, |channel| async move {
             Ok(self.maintenance(channel).status(StatusRequest {}).await?.into_inner())
+        })
+        .await
+    }
+
+    /// The prefixes of keys that the clients of one node ask for most, the hottest first, `limit` at most: reads and writes since
+    /// it has started, estimated from one call in so many. One attempt, as [`Client::status`].
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `UNIMPLEMENTED` from a server that cannot tell, such as etcd.
+    pub async fn hottest(&self, endpoint: &str, limit: u32) -> Result<Vec<HotPrefix>, Error> {
+        self.ask_one(endpoint, |channel| async move {
+            let request = HottestRequest { limit };
+            Ok(LoadClient::new(channel).hottest(request).await?.into_inner().prefixes)
         })
         .await
     }

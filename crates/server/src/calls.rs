@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
 /// The methods that are counted by name.
-const METHODS: [(&str, &str); 55] = [
+const METHODS: [(&str, &str); 56] = [
     ("etcdserverpb.KV", "Put"),
     ("etcdserverpb.KV", "Range"),
     ("etcdserverpb.KV", "Txn"),
@@ -62,6 +62,7 @@ const METHODS: [(&str, &str); 55] = [
     ("ringfence.v1.Fencing", "Inspect"),
     ("ringfence.v1.Fencing", "Resolve"),
     ("ringfence.v1.History", "Versions"),
+    ("ringfence.v1.Load", "Hottest"),
 ];
 
 /// The names of gRPC's codes as Prometheus metrics of gRPC servers write them, in the order of their numbers.

@@ -18,6 +18,7 @@ use ringfence_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use ringfence_proto::ringfence_v1::fencing_server::FencingServer;
 use ringfence_proto::ringfence_v1::history_server::HistoryServer;
 use ringfence_proto::ringfence_v1::integrity_server::IntegrityServer;
+use ringfence_proto::ringfence_v1::load_server::LoadServer;
 use ringfence_proto::v3electionpb::election_server::ElectionServer;
 use ringfence_proto::v3lockpb::lock_server::LockServer;
 use ringfence_proto::{ERROR_DETAIL_KEY, FILE_DESCRIPTORS};
@@ -39,6 +40,7 @@ use crate::gateway::Gateway;
 use crate::health::Health;
 use crate::history::History;
 use crate::holders::Holders;
+use crate::hottest::Load;
 use crate::integrity::Integrity;
 use crate::kv::Kv;
 use crate::lease::Lease;
@@ -95,6 +97,7 @@ impl Door {
             .add_service(IntegrityServer::new(Integrity { served: served.clone() }))
             .add_service(FencingServer::new(Fencing { served: served.clone() }))
             .add_service(HistoryServer::new(History { served: served.clone() }))
+            .add_service(LoadServer::new(Load { served: served.clone() }))
             .add_service(HealthServer::new(Health { served: served.clone() }))
             .add_service(reflection().build_v1().expect("the build's own descriptors are well-formed"))
             .add_service(reflection().build_v1alpha().expect("the build's own descriptors are well-formed"))

@@ -124,7 +124,9 @@ impl Kv {
         gate::carried(metadata)?.put_into(&mut request)?;
         gate::size(&request)?;
         let wish = AckWish::take(&mut request)?;
-        self.propose(metadata, &parse(request)?, wish).await
+        let command = parse(request)?;
+        self.served.hottest.notice_write(&command);
+        self.propose(metadata, &command, wish).await
     }
 
     async fn propose(
@@ -208,6 +210,7 @@ impl Kv {
             Transaction::Read(txn, freshness) => return self.read_txn(metadata, txn, freshness).await,
             Transaction::Write(command) => command,
         };
+        self.served.hottest.notice_write(&command);
         let (applied, checked) = self.propose(metadata, &command, wish).await?;
         match applied.reply {
             Reply::Txn(reply) => {
@@ -264,6 +267,7 @@ impl Kv {
         gate::leader(metadata, &self.served.node)?;
         let wishes = metadata.get_all(FRESHNESS_KEY).iter().map(MetadataValue::as_bytes);
         let (query, freshness) = request::range(request, wishes)?;
+        self.served.hottest.notice_read(&query.range.start);
         Ok((self.view(metadata, freshness).await?, query))
     }
 

@@ -7,7 +7,7 @@
 //! [`ringfence_consensus::Node::propose`] for writes and [`ringfence_consensus::Node::read_barrier`] for reads. Whatever goes
 //! wrong anywhere becomes a gRPC status in one place, `status`; nothing else makes one. No retry, no state of a client and no
 //! clock lives here. Beside the rooms work `renewals` (keep-alives that share entries), `lease_keeper` (leases that are due,
-//! while this member leads), `compactor` (history that is not kept any longer, likewise), `holders` (who stands first in the
+//! while this member leads), `compactor` (history that is not kept any longer, likewise), `hottest` (what is asked for most), `holders` (who stands first in the
 //! queues that `candidacy` waits in for its calls) and the hub of `watch` (what has happened, for all who watch).
 
 mod admission;
@@ -28,6 +28,7 @@ mod gather;
 mod health;
 mod history;
 mod holders;
+mod hottest;
 mod integrity;
 mod kv;
 mod lease;

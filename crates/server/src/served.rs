@@ -7,12 +7,13 @@ use ringfence_consensus::{Node, rt};
 use ringfence_proto::{etcdserverpb, response};
 use ringfence_store::{ReadError, View};
 use ringfence_types::{Reply, Revision};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use crate::admission::Admission;
 use crate::compactor::Compactions;
+use crate::hottest::Hottest;
 use crate::lease_counts::LeaseCounts;
 use crate::limits::{LONG_READS_MAX, Limits};
 use crate::refusals::Refusals;
@@ -22,7 +23,7 @@ use crate::watch::WatchCounts;
 
 /// How long a stream that wants a leader goes on without one: longer than an election in the normal course.
 const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
-/// How often such a stream looks whether there is one.
+/// How often somebody looks whether there is one.
 const LEADER_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A cheap handle on the node and on what bounds the calls.
@@ -37,14 +38,20 @@ pub(crate) struct Served {
     /// What was refused so far, by reason.
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) compactions: Arc<Compactions>,
+    /// What clients ask for most.
+    pub(crate) hottest: Arc<Hottest>,
     pub(crate) limits: Limits,
     /// What clients have under way.
     pub(crate) admission: Admission,
     long_reads: Arc<Semaphore>,
+    /// Whether there has been no leader for too long.
+    leaderless: watch::Receiver<bool>,
 }
 
 impl Served {
     pub(crate) fn new(node: Node, shutdown: CancellationToken, renewals: Renewals, limits: Limits) -> Served {
+        let (tell, leaderless) = watch::channel(false);
+        rt::spawn(look_for_leader(node.clone(), shutdown.clone(), tell));
         Served {
             node,
             shutdown,
@@ -53,9 +60,11 @@ impl Served {
             watch_counts: Arc::default(),
             refusals: Arc::default(),
             compactions: Arc::default(),
+            hottest: Arc::default(),
             limits,
             admission: Admission::new(limits),
             long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
+            leaderless,
         }
     }
 
@@ -105,16 +114,12 @@ impl Served {
     /// Waits until a stream without an end of its own has to end: with nothing to say when the server stops, and with etcd's error
     /// when the client wants a leader and there has been none for a while.
     pub(crate) async fn stream_end(self, wants_leader: bool) -> Option<Status> {
-        let mut last_led = rt::now();
-        loop {
-            tokio::select! {
-                () = self.shutdown.cancelled() => return None,
-                () = rt::sleep(LEADER_LOOK_INTERVAL), if wants_leader => {}
-            }
-            if self.node.leader().is_some() {
-                last_led = rt::now();
-            } else if rt::since(last_led) >= LEADERLESS_MAX {
-                return Some(self.status(&Trouble::LeaderRequired));
+        let mut leaderless = self.leaderless.clone();
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            _ = leaderless.wait_for(|is_leaderless| *is_leaderless), if wants_leader => {
+                Some(self.status(&Trouble::LeaderRequired))
             }
         }
     }
@@ -123,6 +128,22 @@ impl Served {
         let Some(leader) = self.node.leader() else { return Vec::new() };
         let members = self.node.view().members();
         members.get(&leader).map(|member| member.client_urls.clone()).unwrap_or_default()
+    }
+}
+
+/// Looks for a leader on behalf of all streams that want one.
+async fn look_for_leader(node: Node, shutdown: CancellationToken, tell: watch::Sender<bool>) {
+    let mut last_led = rt::now();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = rt::sleep(LEADER_LOOK_INTERVAL) => {}
+        }
+        if node.leader().is_some() {
+            last_led = rt::now();
+        }
+        let is_leaderless = rt::since(last_led) >= LEADERLESS_MAX;
+        tell.send_if_modified(|told| std::mem::replace(told, is_leaderless) != is_leaderless);
     }
 }
 

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use ringfence_consensus::rt;
 use ringfence_store::{EventChunk, EventQuery, ReadError, View};
 use ringfence_types::{Event, KeyRange, KeyValue, Rejection, Revision};
+use tokio_util::sync::CancellationToken;
 
 use super::counts::WatchCounts;
 use super::group::{Group, Groups, Interest, Member};
@@ -30,6 +31,8 @@ pub(super) struct Hub(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     registry: Mutex<Registry>,
+    /// Cancelled when nothing is handed on any more.
+    ended: CancellationToken,
     /// Bytes that wait for all streams.
     waiting_bytes: Arc<AtomicUsize>,
     counts: Arc<WatchCounts>,
@@ -90,6 +93,11 @@ impl Hub {
         hub.0.registry.lock().revision = served.node.view().revision();
         rt::spawn(hub.clone().run(served.clone()));
         hub
+    }
+
+    /// Waits until nothing is handed on any more, because the server stops or the hub has failed.
+    pub(super) async fn ended(&self) {
+        self.0.ended.cancelled().await;
     }
 
     /// The queue of a new stream.
@@ -196,6 +204,8 @@ impl Hub {
     }
 
     async fn run(self, served: Served) {
+        // Dropped by a panic too: streams that went on would be silent for ever.
+        let _end = self.0.ended.clone().drop_guard();
         let mut applied = served.node.applied_changes();
         let handing_on = async {
             loop {
@@ -434,6 +444,7 @@ pub(super) fn pieces_of(view: &View, events: &[Event], prev_kv: bool) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use super::super::outbox::Delivery;
     use super::*;
 
     fn hub(room: Room) -> Hub {
@@ -459,6 +470,26 @@ mod tests {
         assert!(begin("").is_some());
         hub.close();
         assert!(hub.open().is_ok());
+    }
+
+    #[test]
+    fn a_state_whose_history_begins_later_sends_its_watches_to_see_what_they_lost() {
+        let hub = hub(Room::default());
+        let (outbox, wanted) = (hub.open().expect("there is room"), interest("k"));
+        let begin = |start| hub.begin(&outbox, &wanted, Revision(start), Revision(5)).expect("there is room");
+        let (now, ahead) = (begin(0), begin(20));
+        hub.skip(Revision(6), Revision(10));
+        assert!(matches!(
+            outbox.take(),
+            Some(Delivery::Behind { watch, from: Revision(6) }) if watch == now.key
+        ));
+        assert!(outbox.take().is_none() && hub.revision() == Revision(10));
+        hub.tell_progress(ahead.key, &outbox, &wanted);
+        assert!(matches!(outbox.take(), Some(Delivery::Progress { .. })), "what it wants is still to come");
+        assert!(
+            !hub.join(now.key, &outbox, &wanted, Revision(10))
+                && hub.join(now.key, &outbox, &wanted, Revision(11))
+        );
     }
 
     #[test]

@@ -60,10 +60,18 @@ impl Watch {
     fn open(&self, request: Request<Streaming<etcd::WatchRequest>>) -> Result<Replies, Trouble> {
         let (metadata, _, requests) = request.into_parts();
         gate::leader(&metadata, &self.served.node)?;
-        let ended = self.served.clone().stream_end(gate::wants_leader(&metadata));
-        let stream =
-            WatchStream::open(&self.served, &self.hub, requests, Box::pin(ended), self.progress_interval)?;
+        let ended = Box::pin(self.clone().ended(gate::wants_leader(&metadata)));
+        let stream = WatchStream::open(&self.served, &self.hub, requests, ended, self.progress_interval)?;
         Ok(stream.replies())
+    }
+
+    /// Waits until a stream has to end, although its client has not ended it.
+    async fn ended(self, wants_leader: bool) -> Option<Status> {
+        tokio::select! {
+            biased;
+            status = self.served.clone().stream_end(wants_leader) => status,
+            () = self.hub.ended() => Some(Status::unavailable("this member's watches have failed: watch on another")),
+        }
     }
 }
 

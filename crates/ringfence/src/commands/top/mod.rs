@@ -24,7 +24,8 @@ use view::View;
 /// The shortest time between two looks: more would be a load of its own.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Show a cluster live: who leads, how far each node is, what it is asked for and how large it is. Ends with q, Esc or
+/// Show a cluster live: who leads, how far each node is, what it is asked for and how large it is, and which prefixes of keys
+/// are asked for most (estimated from one call in 16). Ends with q, Esc or
 /// Ctrl-C. Asks each member itself, found through any endpoint.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
@@ -63,6 +64,7 @@ impl Top {
             Output::Table => {
                 print_line(&view.summary())?;
                 view.print_table()?;
+                view.hottest_lines().iter().try_for_each(|line| print_line(line))?;
                 view.problems().iter().try_for_each(|line| print_line(line))?;
             }
         }

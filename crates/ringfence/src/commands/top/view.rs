@@ -7,7 +7,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 use serde::Serialize;
 
-use super::figures::Look;
+use super::figures::{Hot, Look};
 use crate::commands::status::{self, NodeStatus};
 use crate::exit::Failure;
 use crate::output::print_table;
@@ -15,6 +15,8 @@ use crate::units::ByteSize;
 
 const HEADINGS: [&str; 11] =
     ["NAME", "ROLE", "TERM", "APPLIED", "LAG", "WRITES/S", "READS/S", "CPU", "MEMORY", "STATE", "LOG"];
+/// Prefixes that are shown.
+const PREFIXES_SHOWN: usize = 8;
 const WATCHERS: &str = "etcd_debugging_mvcc_watcher_total";
 
 /// A cluster as it is shown.
@@ -32,6 +34,8 @@ pub(super) struct View {
     writes_per_second: Option<f64>,
     reads_per_second: Option<f64>,
     nodes: Vec<Node>,
+    /// What clients ask for most, the hottest first.
+    hottest_prefixes: Vec<Hot>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +62,10 @@ impl View {
             .iter()
             .filter(|node| node.error.is_none())
             .max_by_key(|node| (node.role == "leader", node.applied));
+        let mut hottest_prefixes = look.hottest(before);
+        hottest_prefixes.truncate(PREFIXES_SHOWN);
         View {
+            hottest_prefixes,
             leader: status::leader_name(&look.nodes),
             term: look.nodes.iter().filter_map(|node| node.term).max(),
             revision: look
@@ -108,6 +115,16 @@ impl View {
         )
     }
 
+    /// What clients ask for most, a prefix a line.
+    pub(super) fn hottest_lines(&self) -> Vec<String> {
+        let figures = |hot: &Hot| (rate(Some(hot.writes_per_second)), rate(Some(hot.reads_per_second)));
+        let line = |hot: &Hot| {
+            let (writes, reads) = figures(hot);
+            format!("{writes:>8} writes/s  {reads:>8} reads/s  {}", hot.prefix)
+        };
+        self.hottest_prefixes.iter().map(line).collect()
+    }
+
     /// What the nodes complain about, and why some could not be asked.
     pub(super) fn problems(&self) -> Vec<String> {
         let of = |node: &Node| {
@@ -134,17 +151,24 @@ impl View {
     /// Draws all of it.
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let height = u16::try_from(self.nodes.len()).unwrap_or(u16::MAX).saturating_add(2);
+        let hot: Vec<Line> = self.hottest_lines().into_iter().map(Line::from).collect();
+        let hot_height = if hot.is_empty() { 0 } else { hot.len() as u16 + 2 };
         let areas = Layout::vertical([
             Constraint::Length(2),
             Constraint::Length(height),
+            Constraint::Length(hot_height),
             Constraint::Min(0),
             Constraint::Length(1),
         ]);
-        let [summary, nodes, problems, help] = areas.areas(frame.area());
+        let [summary, nodes, hottest, problems, help] = areas.areas(frame.area());
         let headline = Line::from(self.summary()).bold();
         let headline = if self.leader.is_some() { headline } else { headline.fg(Color::Red) };
         frame.render_widget(Paragraph::new(headline), summary);
         frame.render_widget(self.table(), nodes);
+        if !hot.is_empty() {
+            let heading = std::iter::once(Line::from("ASKED FOR MOST").bold());
+            frame.render_widget(Paragraph::new(heading.chain(hot).collect::<Vec<_>>()), hottest);
+        }
         let complaints: Vec<Line> = self.problems().into_iter().map(Line::from).collect();
         let complaints = Paragraph::new(complaints).wrap(Wrap { trim: true });
         frame.render_widget(complaints.style(Style::new().fg(Color::Yellow)), problems);
@@ -206,7 +230,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::figures::tests::look;
+    use super::super::figures::tests::{hot, look};
     use super::*;
 
     #[test]
@@ -218,15 +242,23 @@ mod tests {
                  grpc_server_handled_total{{grpc_code=\"OK\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\"}} {puts}\n"
             )
         };
-        let before = look(start, 0, &page(0));
-        let mut now = look(start, 2, &page(200));
+        let before = hot(look(start, 0, &page(0)), &[("/registry/pods/", 0, 0)]);
+        let mut now = hot(look(start, 2, &page(200)), &[("/registry/pods/", 10, 200)]);
         now.nodes[0].problems = vec!["the disk is slow".to_owned()];
         let view = View::new(now, Some(&before));
         assert_eq!(view.summary(), "n1 leads  term -  revision 42  100 writes/s  0 reads/s  7 leases");
-        let mut terminal = Terminal::new(TestBackend::new(100, 8)).expect("it is in memory");
+        let mut terminal = Terminal::new(TestBackend::new(100, 12)).expect("it is in memory");
         terminal.draw(|frame| view.draw(frame)).expect("it is in memory");
         let shown = terminal.backend().to_string();
-        for words in ["n1 leads", "NAME", "WRITES/S", "leader", "100", "n1: the disk is slow", "q ends"] {
+        for words in [
+            "n1 leads",
+            "NAME",
+            "WRITES/S",
+            "leader",
+            "100 writes/s         5 reads/s  /registry/pods/",
+            "n1: the disk is slow",
+            "q ends",
+        ] {
             assert!(shown.contains(words), "{words:?} in {shown}");
         }
         // However small the terminal is.
