@@ -1,10 +1,12 @@
 //! The Rust crate `etcd-client`, which knows nothing of us, against a cluster of ours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::{
     Client, CompactionOptions, Compare, CompareOp, DeleteOptions, Error, Event, EventType, GetOptions,
-    GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    GetResponse, KeyValue, LockOptions, ObserveStream, ProclaimOptions, PutOptions, ResignOptions, SortOrder,
+    SortTarget, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use ringfence_proto::ringfence_v1::error_detail::AttemptApplied;
 use ringfence_tests::cluster::Cluster;
@@ -397,4 +399,57 @@ async fn a_watch_tells_what_happens_and_is_resumed_where_it_was() {
     watcher.cancel().await.expect("it is sent");
     let canceled = stream.message().await.expect("it goes on").expect("it goes on");
     assert!(canceled.canceled() && canceled.watch_id() == watcher.watch_id(), "{canceled:?}");
+}
+
+#[tokio::test]
+async fn a_lock_is_handed_from_one_to_the_next() {
+    let (cluster, mut client) = shared().await;
+    let mut leases = Vec::new();
+    for _ in 0..2 {
+        leases.push(client.lease_grant(60, None).await.expect("it is granted").id());
+    }
+    let lock = |lease| Some(LockOptions::new().with_lease(lease));
+    let held = client.lock("rust/lock", lock(leases[0])).await.expect("it is free");
+    assert!(held.key().starts_with(b"rust/lock/"), "{held:?}");
+    let (mut waiter, lease) = (client_of(&cluster).await, leases[1]);
+    let waiting = tokio::spawn(async move { waiter.lock("rust/lock", lock(lease)).await });
+    // The waiter stands in the queue before the lock is given back.
+    while client.get("rust/lock/", Some(GetOptions::new().with_prefix())).await.expect("it is read").count()
+        < 2
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!waiting.is_finished());
+    client.unlock(held.key()).await.expect("it is given back");
+    let next = waiting.await.expect("it goes on").expect("it is its turn");
+    assert_ne!(next.key(), held.key());
+    client.lease_revoke(lease).await.expect("it is revoked");
+    assert!(client.get(next.key(), None).await.expect("it is read").kvs().is_empty(), "gone with its lease");
+    let without = client.lock("rust/lock", lock(lease)).await;
+    assert_refused(without, Code::NotFound, "etcdserver: requested lease not found");
+}
+
+#[tokio::test]
+async fn an_election_has_one_leader_who_says_what_it_stands_for() {
+    let (_cluster, mut client) = shared().await;
+    let nobody = client.leader("rust/election").await;
+    assert_refused(nobody, Code::Unknown, "election: no leader");
+    let lease = client.lease_grant(60, None).await.expect("it is granted").id();
+    let mut elected = client.campaign("rust/election", "first", lease).await.expect("nobody else stands");
+    let leader = elected.take_leader().expect("the answer names the leader");
+    assert_eq!((leader.name(), leader.lease()), (&b"rust/election"[..], lease));
+    let mut observed = client.observe("rust/election").await.expect("it begins");
+    let value = async |observed: &mut ObserveStream| {
+        let told = observed.message().await.expect("it goes on").expect("it goes on");
+        told.kv().expect("there is a leader").value_str().expect("it is text").to_owned()
+    };
+    assert_eq!(value(&mut observed).await, "first");
+    let proclaim = ProclaimOptions::new().with_leader(leader.clone());
+    client.proclaim("second", Some(proclaim)).await.expect("it leads");
+    assert_eq!(value(&mut observed).await, "second");
+    let told = client.leader("rust/election").await.expect("there is one");
+    assert_eq!(told.kv().expect("there is one").key(), leader.key());
+    client.resign(Some(ResignOptions::new().with_leader(leader))).await.expect("it leads");
+    let nobody = client.leader("rust/election").await;
+    assert_refused(nobody, Code::Unknown, "election: no leader");
 }

@@ -169,6 +169,28 @@ async fn watches_that_cannot_begin_are_created_and_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_takes_so_many_watches_and_refuses_one_more() {
+    let server = Server::start().await;
+    let mut stream = Stream::open(&server).await;
+    let max = 100_000;
+    (0..max).for_each(|_| stream.ask(RequestUnion::CreateRequest(watch("k", ""))));
+    for id in 0..max {
+        let created = stream.next().await;
+        assert!(created.created && !created.canceled && created.watch_id == id, "{created:?}");
+    }
+    let refused = stream.create(watch("k", "")).await;
+    assert!(refused.canceled && refused.watch_id == -1, "{refused:?}");
+    assert_eq!(refused.cancel_reason, "etcdserver: too many requests");
+    // Those that there are go on, and one that ends makes room for another.
+    stream.cancel(7);
+    assert!(stream.next().await.canceled);
+    assert!(!stream.create(watch("z", "")).await.canceled);
+    server.put("z", "1").await;
+    assert_eq!(stream.next().await.watch_id, max);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_ends_where_the_history_that_it_needs_is_gone() {
     let server = Server::start().await;
     for at in 0..8 {
