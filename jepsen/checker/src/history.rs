@@ -36,6 +36,8 @@ pub enum Function {
     Read,
     /// Writes one key. Value: a number that no other write of the history has.
     Write,
+    /// Writes several keys at one revision. Value: an object of the keys' values, each as that of a write.
+    WriteAll,
     /// Compare and set of one key. Value: `[old, new]`; `applied` on `ok` says whether the compare held.
     Cas,
     /// Deletes one key. Value: null.
@@ -59,6 +61,11 @@ pub enum Function {
     Renew,
     /// Looks whether the lease of this key is there: `applied` on `ok`. Value: how long it lasts.
     Look,
+    /// Watches this key, or all keys that begin with it where it ends in `/`, for a while. Value: `{"from":7}`, the first
+    /// revision, 0 for what happens from now on. On `ok`: `{"from":7,"to":12,"events":[[9,"k",5],[11,"k",null]]}`, all that
+    /// happened from one revision to another, a deletion with null. With `"compacted":20` it ended where history is gone below that
+    /// revision, with `"broken":"why"` since the client was told what no watch can tell.
+    Watch,
 }
 
 impl Function {
@@ -68,6 +75,7 @@ impl Function {
         match self {
             Function::Read => "read",
             Function::Write => "write",
+            Function::WriteAll => "write-all",
             Function::Cas => "cas",
             Function::Delete => "delete",
             Function::Txn => "txn",
@@ -79,6 +87,7 @@ impl Function {
             Function::Grant => "grant",
             Function::Renew => "renew",
             Function::Look => "look",
+            Function::Watch => "watch",
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::history::Event;
 use crate::operation::{Malformed, operations};
 use crate::verdict::Finding;
-use crate::{bank, counter, leases, linearizable, list_append, locks, revisions, set, stale};
+use crate::{bank, counter, leases, linearizable, list_append, locks, revisions, set, stale, watch};
 
 /// Asks a history every question that applies to it.
 ///
@@ -24,6 +24,7 @@ pub fn judge(history: &[Event], budget: Budget<'_>) -> Vec<Finding> {
         ("list-append", list_append::check(&operations)),
         ("locks", locks::check(&operations)),
         ("leases", leases::check(&operations)),
+        ("watch", watch::check(&operations)),
         ("revisions", Ok(revisions::check(&operations))),
     ]
     .into_iter()

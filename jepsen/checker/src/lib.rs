@@ -20,6 +20,7 @@ pub mod revisions;
 pub mod set;
 pub mod stale;
 pub mod verdict;
+pub mod watch;
 mod words;
 
 pub use budget::Budget;

@@ -47,13 +47,18 @@ pub fn check_aged(operations: &[Operation<'_>], budget: Budget<'_>) -> Result<Op
     find("max-age", &registers, budget).map(Some)
 }
 
-/// The operations of each register that ask for one of these freshnesses. A key that something is added to is none.
+/// The operations of each register that ask for one of these freshnesses. A key that something is added to is none, nor is one
+/// that is written together with others.
 fn registers<'h>(
     operations: &[Operation<'h>],
     asked: impl Fn(Freshness) -> bool,
 ) -> Result<BTreeMap<&'h str, Vec<Operation<'h>>>, Malformed> {
     let added = |operation: &&Operation<'h>| operation.f == Function::Add;
-    let not_registers: BTreeSet<Option<&str>> = operations.iter().filter(added).map(|add| add.key).collect();
+    let mut not_registers: BTreeSet<Option<&str>> =
+        operations.iter().filter(added).map(|add| add.key).collect();
+    let together = operations.iter().filter(|operation| operation.f == Function::WriteAll);
+    let keys = together.filter_map(|write| write.asked.as_object()).flat_map(|values| values.keys());
+    not_registers.extend(keys.map(|key| Some(key.as_str())));
     let mut registers: BTreeMap<&str, Vec<Operation<'_>>> = BTreeMap::new();
     for operation in operations {
         let on_key =

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::freshness::Freshness;
 use crate::history::{Event, Function, Kind};
 use crate::verdict::Bar;
+use crate::words::count;
 
 /// A label in a picture shows at most this many elements of a list, the last ones.
 const LABEL_ELEMENTS_MAX: usize = 6;
@@ -81,8 +82,9 @@ impl<'h> Operation<'h> {
                 | Function::Release
                 | Function::Grant
                 | Function::Renew
-                | Function::Look => false,
-                Function::Write | Function::Add => true,
+                | Function::Look
+                | Function::Watch => false,
+                Function::Write | Function::WriteAll | Function::Add => true,
                 Function::Cas | Function::Delete | Function::Transfer => self.applied == Some(true),
                 Function::Txn => appends(self.asked),
             }
@@ -213,7 +215,9 @@ impl fmt::Display for Operation<'_> {
                     write!(f, " → {}", Short(answer))?;
                 }
             }
-            Function::Write | Function::Add => write!(f, "{} {}", self.f.name(), Short(self.asked))?,
+            Function::Write | Function::WriteAll | Function::Add => {
+                write!(f, "{} {}", self.f.name(), Short(self.asked))?;
+            }
             Function::Cas => write!(f, "cas {} to {}", at(0), at(1))?,
             Function::Delete => f.write_str("delete")?,
             Function::Acquire | Function::Release => {
@@ -226,6 +230,7 @@ impl fmt::Display for Operation<'_> {
             Function::Grant | Function::Renew | Function::Look => {
                 write!(f, "{} of {} s", self.f.name(), Short(self.asked))?;
             }
+            Function::Watch => write!(f, "{}", Watching(self))?,
             Function::Txn => write!(f, "{}", Micros(self.answer.unwrap_or(self.asked)))?,
             Function::Transfer => {
                 let part = |part: &str| self.asked.get(part).map(Value::to_string).unwrap_or_default();
@@ -254,6 +259,20 @@ impl fmt::Display for Short<'_> {
             Value::Null => f.write_str("nothing"),
             other => write!(f, "{other}"),
         }
+    }
+}
+
+/// A watch: `watch of k/ from 7 → 2 events up to 12`.
+struct Watching<'o, 'h>(&'o Operation<'h>);
+
+impl fmt::Display for Watching<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = self.0.answer.unwrap_or(self.0.asked);
+        write!(f, "watch of {} from {}", self.0.key.unwrap_or_default(), Short(&told["from"]))?;
+        if let Some(events) = told["events"].as_array() {
+            write!(f, " → {} up to {}", count(events.len(), "event"), Short(&told["to"]))?;
+        }
+        Ok(())
     }
 }
 

@@ -45,11 +45,12 @@ impl Operation<'_> {
     /// Whether it changes something where it succeeds.
     pub(super) fn is_write(&self) -> bool {
         match self.invocation.f {
-            Function::Read | Function::ReadAll | Function::Look => false,
+            Function::Read | Function::ReadAll | Function::Look | Function::Watch => false,
             Function::Txn => self.invocation.value.as_array().is_some_and(|steps| {
                 steps.iter().any(|step| step.get(0).and_then(serde_json::Value::as_str) == Some("append"))
             }),
             Function::Write
+            | Function::WriteAll
             | Function::Cas
             | Function::Delete
             | Function::Add

@@ -88,10 +88,11 @@ fn unfinished(invocation: &Event) -> Operation {
 }
 
 /// Every function, in the order of the page.
-const ORDER: [Function; 13] = [
+const ORDER: [Function; 15] = [
     Function::Read,
     Function::ReadAll,
     Function::Write,
+    Function::WriteAll,
     Function::Cas,
     Function::Delete,
     Function::Txn,
@@ -102,6 +103,7 @@ const ORDER: [Function; 13] = [
     Function::Grant,
     Function::Renew,
     Function::Look,
+    Function::Watch,
 ];
 
 /// The functions that occur, each with its operations.

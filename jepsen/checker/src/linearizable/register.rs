@@ -114,7 +114,9 @@ fn effect<'h>(
         | Function::Release
         | Function::Grant
         | Function::Renew
-        | Function::Look => {
+        | Function::Look
+        | Function::WriteAll
+        | Function::Watch => {
             return Err(operation.malformed("an operation on a register is read, write, cas or delete"));
         }
     };

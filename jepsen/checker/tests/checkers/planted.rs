@@ -4,7 +4,8 @@ use ringfence_checker::{Budget, Function, Kind, Verdict, judge};
 use serde_json::{Value, json};
 
 use crate::script::{
-    add, cas, delete, expect_ok, expect_violation, finding, history, op, read, read_all, transfer, txn, write,
+    Op, add, cas, delete, expect_ok, expect_violation, finding, history, op, read, read_all, transfer, txn,
+    watch, write, write_all,
 };
 
 #[test]
@@ -302,6 +303,122 @@ fn cycles_between_concurrent_transactions() {
     let finding = finding(&history(written), "list-append");
     let picture = finding.counterexample.expect("writes in two orders are a violation");
     assert!(picture.explanation.contains("G0"), "{picture:?}");
+}
+
+/// What happens in the histories of watches: at revision 5 a write of `k/a`, at 6 one of `k/a` and `k/b` at once, at 7 one without
+/// an answer, at 8 a delete of `k/b`, at 9 a write of what nobody watches.
+fn watched() -> [Op; 6] {
+    [
+        write(0, 1, 0, 10).on("k/a").revision(5),
+        write_all(1, json!({ "k/a": 2, "k/b": 3 }), 20, 30).revision(6),
+        write(2, 4, 40, 50).on("k/a").ends(Kind::Info),
+        write(3, 9, 40, 50).on("k/a").ends(Kind::Fail),
+        delete(4, 60, 70).on("k/b").applied(true).revision(8),
+        write(5, 6, 75, 80).on("other").revision(9),
+    ]
+}
+
+/// All that a watch of `k/` is told of it.
+fn all_told() -> Value {
+    json!([[5, "k/a", 1], [6, "k/a", 2], [6, "k/b", 3], [7, "k/a", 4], [8, "k/b", null]])
+}
+
+#[test]
+fn watches_that_tell_what_happened() {
+    let lawful = |watches: Vec<Op>| expect_ok(watched().into_iter().chain(watches), "watch");
+    let whole = || watch(8, (1, 9), all_told(), 90, 100);
+    lawful(vec![whole()]);
+    let some = json!([[6, "k/b", 3], [8, "k/b", null]]);
+    lawful(vec![whole(), watch(9, (6, 8), some, 35, 72).on("k/b")]);
+    // What comes next is not told yet, and nothing is claimed of it.
+    lawful(vec![
+        whole(),
+        watch(9, (6, 5), json!([]), 35, 90),
+        watch(10, (5, 5), json!([[5, "k/a", 1]]), 5, 90),
+    ]);
+    // A write without an answer need not have been done.
+    let undone = json!([[5, "k/a", 1], [6, "k/a", 2], [6, "k/b", 3], [8, "k/b", null]]);
+    lawful(vec![watch(8, (1, 9), undone, 90, 100)]);
+    let met = json!({ "from": 2, "to": 1, "events": [], "compacted": 5 });
+    lawful(vec![whole(), watch(9, (2, 1), Value::Null, 90, 100).answer(met)]);
+    let early =
+        finding(&history(watched().into_iter().chain([watch(8, (1, 9), all_told(), 75, 100)])), "watch");
+    assert_eq!(early.verdict, Verdict::Unknown, "{early:?}");
+    let short = watch(8, (1, 5), json!([[5, "k/a", 1]]), 90, 100);
+    let short = finding(&history(watched().into_iter().chain([short])), "watch");
+    assert_eq!(short.verdict, Verdict::Unknown, "{short:?}");
+}
+
+#[test]
+fn watches_that_leave_something_out_or_tell_it_wrong() {
+    let wrong = |events: Value, words: &str| {
+        let label = format!("watch of k/ from 5 → {} events up to 9", events.as_array().map_or(0, Vec::len));
+        let watching = watch(8, (5, 9), events, 90, 100);
+        expect_violation(watched().into_iter().chain([watching]), "watch", &label, words);
+    };
+    let but = |place: usize, instead: Option<Value>| {
+        let mut events = all_told().as_array().cloned().unwrap_or_default();
+        events.splice(place..=place, instead);
+        Value::Array(events)
+    };
+    wrong(but(0, None), "was not told of k/a at 5, as write 1");
+    wrong(but(4, None), "was not told of k/b at 8, as delete");
+    wrong(but(2, None), "a part of revision 6, and not what k/b became");
+    wrong(but(1, Some(json!([5, "k/a", 1]))), "k/a = 1 at revision 5 twice");
+    wrong(
+        json!([[6, "k/a", 2], [6, "k/b", 3], [5, "k/a", 1], [8, "k/b", null]]),
+        "k/a = 1 at revision 5 after k/b = 3 at revision 6",
+    );
+    wrong(but(0, Some(json!([5, "k/a", 77]))), "k/a = 77 at revision 5, which nobody wrote");
+    wrong(but(3, Some(json!([7, "k/a", 9]))), "which had surely not been written");
+    wrong(but(3, Some(json!([7, "k/b", 4]))), "which was written to another key");
+    wrong(but(3, Some(json!([7, "k/a", null]))), "nobody deleted it then");
+    wrong(but(4, Some(json!([8, "k/a", null]))), "which is that of delete");
+    wrong(but(4, Some(json!([9, "k/b", null]))), "which is that of write 6");
+    wrong(but(0, Some(json!([4, "k/a", 1]))), "tells k/a = 1 at revision 4");
+    wrong(but(3, Some(json!([7, "other", 6]))), "which nobody asked for");
+    // The write without an answer at the revision of another one, and another one at its revision.
+    wrong(but(0, Some(json!([5, "k/a", 4]))), "which is that of write 1");
+    wrong(but(3, Some(json!([7, "k/a", 1]))), "write 1 through node 1 made revision 5");
+}
+
+#[test]
+fn watches_that_do_not_agree() {
+    let (whole, events) =
+        (|| watch(8, (1, 9), all_told(), 90, 100), |events| watch(9, (7, 9), events, 90, 100));
+    let wrong = |watches: [Op; 2], culprit: &str, words: &str| {
+        expect_violation(watched().into_iter().chain(watches), "watch", culprit, words);
+    };
+    let other = "watch of k/ from 7 → 1 event up to 9";
+    wrong([whole(), events(json!([[8, "k/b", null]]))], other, "was not told of k/a at 7, as write 4");
+    let twice = events(json!([[7, "k/a", 4], [8, "k/b", null]]));
+    let moved = json!([[5, "k/a", 1], [6, "k/a", 2], [6, "k/b", 3], [8, "k/b", null], [10, "k/a", 4]]);
+    let moved = watch(8, (1, 10), moved, 91, 100);
+    wrong([twice, moved], "watch of k/ from 1 → 5 events up to 10", "write 4 from node 3 made revision 7");
+    // A delete without an answer is seen by one alone.
+    let open = || delete(6, 40, 50).on("k/c").ends(Kind::Info);
+    let gone = |process, events| watch(process, (10, 11), events, 90, 100);
+    expect_ok(watched().into_iter().chain([open(), gone(8, json!([[11, "k/c", null]]))]), "watch");
+    let unseen = [open(), gone(8, json!([[11, "k/c", null]])), gone(9, json!([]))];
+    let culprit = "watch of k/ from 10 → 0 events up to 11";
+    expect_violation(watched().into_iter().chain(unseen), "watch", culprit, "was not told of k/c at 11");
+}
+
+#[test]
+fn watches_that_end_without_need_or_in_confusion() {
+    let whole = || watched().into_iter().chain([watch(8, (1, 9), all_told(), 90, 100)]);
+    let ended = |told: Value| watch(9, (6, 5), Value::Null, 90, 100).answer(told);
+    let met = |oldest: u64| ended(json!({ "from": 6, "to": 5, "events": [], "compacted": oldest }));
+    expect_ok(whole().chain([met(7)]), "watch");
+    let label = "watch of k/ from 6 → 0 events up to 5";
+    expect_violation(whole().chain([met(6)]), "watch", label, "for want of history, which begins at 6");
+    let confused = ended(json!({ "from": 6, "to": 5, "events": [], "broken": "an event of revision 3" }));
+    expect_violation(whole().chain([confused]), "watch", label, "what cannot be: an event of revision 3");
+    let backwards = ended(json!({ "from": 6, "to": 5, "events": [[6, "k/a", 2]] }));
+    let unknown = finding(&history(whole().chain([backwards])), "watch");
+    assert_eq!(unknown.verdict, Verdict::Unknown, "{unknown:?}");
+    let before = [watch(0, (5, 9), json!([[5, "k/a", 1]]), 0, 5), write(1, 1, 6, 10).on("k/a").revision(5)];
+    expect_violation(before, "watch", "watch of k/ from 5 → 1 event up to 9", "only afterwards");
 }
 
 #[test]

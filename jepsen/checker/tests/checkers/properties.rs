@@ -26,6 +26,8 @@ fn right_stores_are_found_right() {
         expect_content(&simulated::counter(shape, seed), &["counter", "revisions"]);
         expect_content(&simulated::bank(shape, seed), &["bank", "revisions"]);
         expect_content(&simulated::lists(shape, seed), &["list-append", "revisions"]);
+        // With so few keys each is written together with others, and so no register.
+        expect_content(&simulated::watches(shape, seed), &["watch", "revisions"]);
     }
 }
 
@@ -47,6 +49,25 @@ fn a_stale_read_in_a_long_history_is_found_and_shown_small() {
         let finding = finding(&history, "linearizable");
         assert_eq!(finding.verdict, Verdict::Violation, "seed {seed}: {finding:?}");
         expect_small_picture(&history, &finding, 4);
+    }
+}
+
+#[test]
+fn whatever_a_watch_leaves_out_is_missed() {
+    let shape = Shape { operations: 300, keys: 3, processes: 8, lost: 0.03 };
+    for seed in 0..20 {
+        let whole = simulated::watches(shape, seed);
+        let at = whole.len() - 1;
+        let events = whole[at].value["events"].as_array().map_or(0, Vec::len);
+        for place in (0..events).step_by(7) {
+            let mut history = whole.clone();
+            let gone = history[at].value["events"].as_array_mut().expect("a list").remove(place);
+            let finding = finding(&history, "watch");
+            // Nobody else may have heard of a write without an answer; then it need not have been done.
+            let revision = |event: &Event| event.kind == Kind::Ok && event.revision == gone[0].as_u64();
+            let is_known = whole[..at].iter().any(|event| revision(event) && event.f != Function::Watch);
+            assert!(finding.verdict == Verdict::Violation || !is_known, "seed {seed}: {gone}: {finding:?}");
+        }
     }
 }
 

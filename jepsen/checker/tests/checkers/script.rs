@@ -62,12 +62,33 @@ pub fn transfer(process: u64, from: &str, to: &str, amount: i64, start: u64, end
     op(process, Function::Transfer, asked, start, end).applied(true)
 }
 
+/// Writes of several keys at once.
+pub fn write_all(process: u64, values: Value, start: u64, end: u64) -> Op {
+    op(process, Function::WriteAll, values, start, end)
+}
+
+/// A watch of `k/` that is told these events, everything from one revision to another.
+pub fn watch(process: u64, (from, to): (u64, u64), events: Value, start: u64, end: u64) -> Op {
+    let told = json!({ "from": from, "to": to, "events": events });
+    op(process, Function::Watch, json!({ "from": from }), start, end)
+        .on("k/")
+        .answer(told)
+        .fresh("any")
+        .revision(to)
+}
+
 /// A transaction, as it is answered.
 pub fn txn(process: u64, micros: Value, start: u64, end: u64) -> Op {
     op(process, Function::Txn, micros, start, end)
 }
 
 impl Op {
+    pub fn on(mut self, key: &str) -> Op {
+        self.invoke.key = Some(key.to_owned());
+        self.complete.key = Some(key.to_owned());
+        self
+    }
+
     pub fn answer(mut self, value: Value) -> Op {
         self.complete.value = value;
         self

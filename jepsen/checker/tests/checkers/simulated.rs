@@ -314,3 +314,71 @@ pub fn lists(shape: Shape, seed: u64) -> History {
     }
     history(said)
 }
+
+/// Writes of one key or several, deletes, and watches of all keys or one, with one of everything at the end.
+pub fn watches(shape: Shape, seed: u64) -> History {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut slots = slots(shape, &mut random);
+    let end = slots.iter().map(|slot| slot.end.max(slot.point)).max().unwrap_or(0);
+    let last =
+        Slot { process: 1 << 40, start: end + 1, point: end + 2, end: end + 3, kind: Kind::Ok, done: true };
+    slots.push(last);
+    let key = |random: &mut StdRng| format!("w/{}", random.random_range(0..shape.keys));
+    let (mut store, count, mut said) = (Watched::default(), slots.len(), Vec::new());
+    for (number, slot) in slots.into_iter().enumerate() {
+        let words = match random.random_range(0..20) {
+            _ if number + 1 == count => store.watch("w/", 0, store.revision),
+            0..8 => store.write(Function::Write, &[(key(&mut random), json!(number))], slot.done),
+            8..12 => {
+                let values = [0.1, 0.2].map(|part| (key(&mut random), json!(number as f64 + part)));
+                store.write(Function::WriteAll, &values, slot.done)
+            }
+            12..14 => store.write(Function::Delete, &[(key(&mut random), Value::Null)], slot.done),
+            drawn => {
+                let from = random.random_range(0..=store.revision + 1);
+                let to = random.random_range(from..=store.revision + 1) - u64::from(from > 0);
+                let watched = if drawn < 17 { "w/".to_owned() } else { key(&mut random) };
+                store.watch(&watched, from, to.min(store.revision))
+            }
+        };
+        said.push((slot, words));
+    }
+    history(said)
+}
+
+/// All that happened to keys: the revision, the key, and what it became.
+#[derive(Default)]
+struct Watched {
+    happened: Vec<(u64, String, Value)>,
+    revision: u64,
+}
+
+impl Watched {
+    fn write(&mut self, f: Function, values: &[(String, Value)], done: bool) -> Said {
+        let values: BTreeMap<&String, &Value> = values.iter().map(|(key, value)| (key, value)).collect();
+        let (key, value) = values.first_key_value().expect("something is written");
+        let newest = self.happened.iter().rfind(|(_, other, _)| other == *key);
+        let is_there = newest.is_some_and(|(_, _, value)| !value.is_null());
+        let applied = f != Function::Delete || is_there;
+        if done && applied {
+            self.revision += 1;
+            let at = |(key, value): (&&String, &&Value)| (self.revision, (*key).clone(), (*value).clone());
+            self.happened.extend(values.iter().map(at));
+        }
+        let is_one = f != Function::WriteAll;
+        let asked = if is_one { (*value).clone() } else { json!(values) };
+        let key = is_one.then(|| (*key).clone());
+        let applied = (f == Function::Delete).then_some(applied);
+        Said { key, applied, ..Said::new(f, asked, self.revision) }
+    }
+
+    fn watch(&self, key: &str, from: u64, to: u64) -> Said {
+        let is_told = |(at, other, _): &&(u64, String, Value)| {
+            (from..=to).contains(at) && (key == "w/" || key == other)
+        };
+        let told = self.happened.iter().filter(is_told).map(|(at, key, value)| json!([at, key, value]));
+        let answer = json!({ "from": from, "to": to, "events": told.collect::<Vec<_>>() });
+        let said = Said::new(Function::Watch, json!({ "from": from }), to);
+        Said { key: Some(key.to_owned()), answer, freshness: Some("any".to_owned()), ..said }
+    }
+}
