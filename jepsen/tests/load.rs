@@ -51,6 +51,7 @@ fn a_healthy_cluster_passes_every_workload() {
         ("set", &[Function::Add, Function::ReadAll]),
         ("list-append", &[Function::Txn]),
         ("bank", &[Function::Transfer, Function::ReadAll]),
+        ("watch", &[Function::Write, Function::WriteAll, Function::Delete, Function::Watch]),
     ] {
         let history = run(&cluster, name, &Kind::ALL);
         let done = done(&history);
@@ -83,6 +84,26 @@ fn every_kind_of_client_does_every_kind_of_operation() {
 
 fn done_of_list(cluster: &Cluster, kind: Kind) -> usize {
     done(&run(cluster, "list-append", &[kind])).get(&Function::Txn).copied().unwrap_or(0)
+}
+
+#[test]
+fn watchers_of_every_kind_are_told_what_happened() {
+    let cluster = Cluster::start(1);
+    for kind in [Kind::RingfenceOne, Kind::RingfenceAll, Kind::Etcd] {
+        let history = run(&cluster, "watch", &[kind]);
+        let (mut listening, mut told) = (HashMap::new(), 0);
+        for event in history.iter().filter(|event| event.f == Function::Watch) {
+            match event.kind {
+                // Those that look at the whole history at the end are all of one kind, and do not listen.
+                End::Invoke => drop(listening.insert(event.process, event.value["ms"] != 0)),
+                _ if listening[&event.process] => {
+                    told += event.value["events"].as_array().map_or(0, Vec::len)
+                }
+                _ => {}
+            }
+        }
+        assert!(told > 100, "{kind:?}: {told}");
+    }
 }
 
 /// Each kind's answer to a put at an address.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Applied, Client, Failure, Request};
+use super::{Answer, Applied, Client, Failure, Request, Watched, Watching};
 
 /// How much longer than its deadline a client may take to give up by itself.
 const GRACE: Duration = Duration::from_millis(500);
@@ -48,6 +48,18 @@ impl Caller {
                 self.attempt(request).await
             }
             answer => answer,
+        }
+    }
+
+    /// Watches, as the operation's only request.
+    ///
+    /// # Errors
+    /// A [`Failure`], which is always definite.
+    pub async fn watch(&mut self, watching: &Watching) -> Result<Watched, Failure> {
+        let watch = self.client.watch(watching, self.deadline);
+        match timeout_at(self.deadline + GRACE, watch).await {
+            Ok(result) => result.map_err(|failure| Failure { applied: Applied::No, ..failure }),
+            Err(_elapsed) => Err(Failure::definite("given up after the deadline")),
         }
     }
 

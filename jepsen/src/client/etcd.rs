@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use etcd_client::{
     Client as Inner, Compare, CompareOp, ConnectOptions, GetOptions, ResponseHeader, Txn, TxnOp,
-    TxnOpResponse,
+    TxnOpResponse, WatchOptions,
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, right};
+use super::{
+    Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, Watched, Watching, right,
+    watching,
+};
 
 /// A client of one node.
 pub struct Etcd {
@@ -23,6 +26,13 @@ impl Etcd {
     /// Where the address cannot be understood.
     pub async fn new(node: Node) -> Result<Etcd, etcd_client::Error> {
         Ok(Etcd { inner: connect(&node).await?, node })
+    }
+
+    /// After a cut, TCP would wait about as long again as the cut lasted before it tries the old connection.
+    async fn connect_anew(&mut self) {
+        if let Ok(inner) = connect(&self.node).await {
+            self.inner = inner;
+        }
     }
 
     async fn carry_out(&mut self, request: &Request) -> Result<Answer, Failure> {
@@ -71,11 +81,25 @@ impl Client for Etcd {
         match timeout_at(deadline, self.carry_out(request)).await {
             Ok(result) => result,
             Err(_elapsed) => {
-                // After a cut, TCP would wait about as long again as the cut lasted before it tries the old connection.
-                if let Ok(inner) = connect(&self.node).await {
-                    self.inner = inner;
-                }
+                self.connect_anew().await;
                 Err(Failure::indefinite("no answer before the deadline"))
+            }
+        }
+    }
+
+    async fn watch(&mut self, watching: &Watching, deadline: Instant) -> Result<Watched, Failure> {
+        let options =
+            WatchOptions::new().with_start_revision(i64::try_from(watching.from).unwrap_or(i64::MAX));
+        let (key, options) = match &watching.keys {
+            Keys::One(key) => (key, options),
+            Keys::Prefix(prefix) => (prefix, options.with_prefix()),
+        };
+        match timeout_at(deadline, self.inner.watch(key.as_str(), Some(options))).await {
+            Ok(Ok((watcher, stream))) => Ok(watching::by_etcd(watcher, stream, watching, deadline).await),
+            Ok(Err(error)) => Err(Failure::of_etcd_client(&error)),
+            Err(_elapsed) => {
+                self.connect_anew().await;
+                Err(Failure::definite("not begun before the deadline"))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
-use super::{Answer, Client, Demand, Failure, Found, Keys, Request, Step};
+use super::{Answer, Client, Demand, Failure, Found, Keys, Request, Step, Told, Watched, Watching};
 
 /// A client that answers from a script. Clones share it.
 #[derive(Clone)]
@@ -63,6 +63,8 @@ impl Client for Script {
 /// A client with a store of its own, which does everything that it is asked and loses the answer to every so many-eth change.
 pub(crate) struct Memory {
     keys: BTreeMap<String, Found>,
+    /// What watches are told.
+    happened: Vec<Told>,
     revision: u64,
     changes: u64,
     lost_one_in: u64,
@@ -70,7 +72,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(lost_one_in: u64) -> Memory {
-        Memory { keys: BTreeMap::new(), revision: 1, changes: 0, lost_one_in }
+        Memory { keys: BTreeMap::new(), happened: Vec::new(), revision: 1, changes: 0, lost_one_in }
     }
 
     fn found(&self, keys: &Keys) -> Vec<Found> {
@@ -93,6 +95,11 @@ impl Memory {
     fn put(&mut self, key: &str, value: &str) {
         let found = Found { key: key.to_owned(), value: value.to_owned(), changed_at: self.revision };
         self.keys.insert(key.to_owned(), found);
+        self.note(key, Some(value.to_owned()));
+    }
+
+    fn note(&mut self, key: &str, value: Option<String>) {
+        self.happened.push(Told { revision: self.revision, key: key.to_owned(), value });
     }
 
     fn carry_out(&mut self, request: &Request) -> Answer {
@@ -106,6 +113,9 @@ impl Memory {
             Request::Delete(key) => {
                 held = self.keys.remove(key).is_some();
                 self.revision += u64::from(held);
+                if held {
+                    self.note(key, None);
+                }
             }
             Request::Txn { demands, steps } => {
                 held = demands.iter().all(|demand| self.is_as_demanded(demand));
@@ -136,5 +146,12 @@ impl Client for Memory {
             true => Err(Failure::indefinite("the answer is lost")),
             false => Ok(answer),
         }
+    }
+
+    async fn watch(&mut self, watching: &Watching, _deadline: Instant) -> Result<Watched, Failure> {
+        let from = if watching.from == 0 { self.revision + 1 } else { watching.from };
+        let is_told = |told: &&Told| told.revision >= from && watching.keys.hold(&told.key);
+        let events = self.happened.iter().filter(is_told).cloned().collect();
+        Ok(Watched { from, to: self.revision, events, ..Watched::default() })
     }
 }

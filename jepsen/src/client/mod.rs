@@ -1,7 +1,8 @@
 //! Clients of three kinds behind one trait: the project's own crate, the crate `etcd-client`, and the command line.
 //!
-//! Reading order: [`request`] (what they are asked), [`right`] (the same about leases and locks), [`outcome`] (what an error proves; `OUTCOMES.md` is its table),
-//! `ringfence`, `etcd` and `cli` (the kinds), [`caller`] (the rules that are the same for all).
+//! Reading order: [`request`] (what they are asked), [`right`] (the same about leases and locks), [`watching`] (what is no request),
+//! [`outcome`] (what an error proves; `OUTCOMES.md` is its table), `ringfence`, `etcd` and `cli` (the kinds), [`caller`] (the rules
+//! that are the same for all).
 
 pub mod caller;
 mod cli;
@@ -12,6 +13,7 @@ pub mod outcome;
 pub mod request;
 pub mod right;
 mod ringfence;
+pub mod watching;
 
 use tokio::time::Instant;
 
@@ -23,6 +25,7 @@ use request::prefix_end;
 pub use request::{Answer, Demand, Found, Freshness, Keys, Request, Step};
 pub use right::Right;
 pub use ringfence::Ringfence;
+pub use watching::{Told, Watched, Watching};
 
 /// A node as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,14 @@ pub trait Client: Send {
     /// # Errors
     /// A [`Failure`], which says whether the request may have changed something.
     async fn call(&mut self, request: &Request, deadline: Instant) -> Result<Answer, Failure>;
+
+    /// Watches for a while, and tells what it was told before the deadline.
+    ///
+    /// # Errors
+    /// A [`Failure`] where the watch never began.
+    async fn watch(&mut self, _watching: &Watching, _deadline: Instant) -> Result<Watched, Failure> {
+        Err(Failure::definite("this kind of client is not asked to watch"))
+    }
 }
 
 /// The kinds of clients.

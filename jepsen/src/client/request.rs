@@ -33,6 +33,17 @@ pub enum Keys {
     Prefix(String),
 }
 
+impl Keys {
+    /// Whether a key is one of them.
+    #[must_use]
+    pub fn hold(&self, key: &str) -> bool {
+        match self {
+            Keys::One(one) => key == one,
+            Keys::Prefix(prefix) => key.starts_with(prefix),
+        }
+    }
+}
+
 /// What a compare demands of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Demand {

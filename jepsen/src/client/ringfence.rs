@@ -15,7 +15,8 @@ use ringfence_proto::mvccpb::KeyValue;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, prefix_end, right,
+    Answer, Client, Demand, Failure, Found, Freshness, Keys, Node, Request, Step, Watched, Watching,
+    prefix_end, right, watching,
 };
 
 /// A client of some nodes of the cluster; what it learns of others it forgets again after the call, so that operations stay
@@ -32,6 +33,14 @@ impl Ringfence {
     /// Where an address cannot be understood.
     pub fn new(nodes: Vec<Node>) -> Result<Ringfence, ringfence_client::Error> {
         Ok(Ringfence { inner: connect(&nodes)?, nodes })
+    }
+
+    /// The client for one operation, which knows no more nodes than it did at first.
+    fn until(&mut self, deadline: Instant) -> Result<Inner, Failure> {
+        if self.inner.endpoints().len() > self.nodes.len() {
+            self.inner = connect(&self.nodes).map_err(|error| Failure::of_ringfence_client(&error))?;
+        }
+        Ok(self.inner.with_timeout(deadline.saturating_duration_since(Instant::now())))
     }
 
     async fn carry_out(client: &Inner, request: &Request) -> Result<Answer, Failure> {
@@ -68,11 +77,11 @@ impl Client for Ringfence {
     }
 
     async fn call(&mut self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
-        if self.inner.endpoints().len() > self.nodes.len() {
-            self.inner = connect(&self.nodes).map_err(|error| Failure::of_ringfence_client(&error))?;
-        }
-        let client = self.inner.with_timeout(deadline.saturating_duration_since(Instant::now()));
-        Ringfence::carry_out(&client, request).await
+        Ringfence::carry_out(&self.until(deadline)?, request).await
+    }
+
+    async fn watch(&mut self, watching: &Watching, deadline: Instant) -> Result<Watched, Failure> {
+        watching::by_ringfence(&self.until(deadline)?, watching, deadline).await
     }
 }
 
@@ -85,11 +94,16 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn range(keys: &Keys, freshness: Freshness) -> RangeRequest {
-    let (key, range_end) = match keys {
+/// The keys as the protocol writes them.
+pub(super) fn bounds(keys: &Keys) -> (Bytes, Bytes) {
+    match keys {
         Keys::One(key) => (bytes(key), Bytes::new()),
         Keys::Prefix(prefix) => (bytes(prefix), bytes(&prefix_end(prefix))),
-    };
+    }
+}
+
+fn range(keys: &Keys, freshness: Freshness) -> RangeRequest {
+    let (key, range_end) = bounds(keys);
     RangeRequest { key, range_end, serializable: freshness == Freshness::Any, ..RangeRequest::default() }
 }
 

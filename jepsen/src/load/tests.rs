@@ -47,7 +47,7 @@ async fn findings(name: &str, retry_indefinite: bool) -> Vec<Finding> {
 
 #[tokio::test]
 async fn lost_answers_alone_are_no_violation() {
-    for name in ["register", "counter", "set", "list-append", "bank"] {
+    for name in ["register", "counter", "set", "list-append", "bank", "watch"] {
         let findings = findings(name, false).await;
         assert!(!findings.is_empty());
         assert!(findings.iter().all(|finding| finding.verdict == Verdict::Ok), "{name}: {findings:?}");
@@ -57,7 +57,7 @@ async fn lost_answers_alone_are_no_violation() {
 /// A register cannot show it here, since nobody else writes between the two.
 #[tokio::test]
 async fn a_client_that_sends_them_again_is_caught() {
-    for name in ["counter", "set", "list-append", "bank"] {
+    for name in ["counter", "set", "list-append", "bank", "watch"] {
         let findings = findings(name, true).await;
         assert!(findings.iter().any(|finding| finding.verdict == Verdict::Violation), "{name}: {findings:?}");
     }

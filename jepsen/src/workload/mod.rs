@@ -14,6 +14,7 @@ pub mod operation;
 mod register;
 pub mod second;
 mod set;
+mod watch;
 
 use std::sync::Arc;
 
@@ -129,7 +130,11 @@ pub fn registry() -> &'static [Entry] {
             "grant leases, keep some alive, look at all: none may end early, and none late",
             || Arc::new(lease::Lease::default()),
         ),
-        Entry::reserved("watch"),
+        Entry::ready(
+            "watch",
+            "write keys, one or several at once, and watch them from then on or before: each change is told once, in order, whole",
+            || Arc::new(watch::Watch::default()),
+        ),
         Entry::reserved("membership"),
     ];
     REGISTRY
@@ -171,7 +176,7 @@ mod tests {
         for entry in registry() {
             assert_eq!(named(entry.name).is_ok(), entry.is_ready(), "{}", entry.name);
         }
-        let error = named("watch").err().expect("it does not exist yet").to_string();
+        let error = named("membership").err().expect("it does not exist yet").to_string();
         assert!(error.contains("comes with its feature") && error.contains("register, counter"), "{error}");
         let error = named("regsiter").err().expect("it is misspelt").to_string();
         assert!(error.contains("no workload \"regsiter\"") && error.contains("list-append"), "{error}");
