@@ -151,6 +151,54 @@ pub const TRAPS: &[Trap] = &[
         flags: &[],
         caught_by: &["linearizable", "revisions", "fault-answers", "exits", "hashes-equal"],
     },
+    Trap {
+        canary: "fence-skipped",
+        workload: "lock",
+        // Where packets take their time, a holder's writes are still on their way to the leader when the lock is another's: the
+        // gate of the member that took them knew nothing of that.
+        nemeses: &["delay"],
+        seconds: 8,
+        nodes: 3,
+        rate: 400,
+        processes: 120,
+        flags: &[],
+        caught_by: &["locks"],
+    },
+    Trap {
+        canary: "end-unjudged",
+        workload: "lease",
+        // The longer an entry takes, the more often a keep-alive is applied between a leader's look and the end that it proposes.
+        nemeses: &["delay"],
+        seconds: 10,
+        nodes: 3,
+        rate: 300,
+        processes: PROCESSES,
+        flags: &[],
+        caught_by: &["leases"],
+    },
+    Trap {
+        canary: "keep-alive-early",
+        workload: "lease",
+        // A leader that is cut off takes keep-alives as if they could still reach the log.
+        nemeses: &["partition-leader"],
+        seconds: 10,
+        nodes: 3,
+        rate: 300,
+        processes: PROCESSES,
+        flags: &[],
+        caught_by: &["leases", "minority-read-only"],
+    },
+    Trap {
+        canary: "watch-joins-unread",
+        workload: "watch",
+        nemeses: &["none"],
+        seconds: 3,
+        nodes: 3,
+        rate: 400,
+        processes: PROCESSES,
+        flags: &[],
+        caught_by: &["watch"],
+    },
 ];
 
 impl Trap {

@@ -47,11 +47,15 @@ pub enum Canary {
     LaggardRefuses,
     /// A call that waited for a lock in vain takes its key out of the queue, whoever relies on it by then.
     WaiterRemovedUnseen,
+    /// A watch that has read the history joins the others, although more has happened meanwhile.
+    WatchJoinsUnread,
+    /// A keep-alive is answered as soon as it is on its way to the log.
+    KeepAliveEarly,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Canary; 19] = [
+    pub const ALL: [Canary; 21] = [
         Canary::LyingSync,
         Canary::LocalRead,
         Canary::LeaseWithoutMargin,
@@ -71,6 +75,8 @@ impl Canary {
         Canary::FenceSkipped,
         Canary::LaggardRefuses,
         Canary::WaiterRemovedUnseen,
+        Canary::WatchJoinsUnread,
+        Canary::KeepAliveEarly,
     ];
 
     /// The name on command lines.
@@ -96,6 +102,8 @@ impl Canary {
             Canary::FenceSkipped => "fence-skipped",
             Canary::LaggardRefuses => "laggard-refuses",
             Canary::WaiterRemovedUnseen => "waiter-removed-unseen",
+            Canary::WatchJoinsUnread => "watch-joins-unread",
+            Canary::KeepAliveEarly => "keep-alive-early",
         }
     }
 

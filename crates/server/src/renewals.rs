@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use ringfence_canary::Canary;
 use ringfence_consensus::{Node, ProposeError, rt};
 use ringfence_types::limits::{LEASES_RENEWED_AT_ONCE_MAX, RENEWALS_WAITING_MAX, REQUEST_TIMEOUT};
 use ringfence_types::{Command, Freshness, Grant, Lease, LeaseCommand, LeaseId, LeaseTime, Reply};
@@ -46,10 +47,15 @@ impl Renewals {
     /// Lets a lease begin anew; none where it has ended. Where many wait already, this waits too.
     pub(crate) async fn keep_alive(&self, node: &Node, lease: LeaseId) -> Result<Option<Lease>, Trouble> {
         let deadline = rt::now() + REQUEST_TIMEOUT;
-        if let Some(known) = node.lease_hint(lease)
-            && let Some(renewed) = self.renew(known.grant).await?
-        {
-            return Ok(Some(renewed));
+        if let Some(known) = node.lease_hint(lease) {
+            if Canary::KeepAliveEarly.sings() {
+                let renewals = self.clone();
+                rt::spawn(async move { drop(renewals.renew(known.grant).await) });
+                return Ok(Some(known));
+            }
+            if let Some(renewed) = self.renew(known.grant).await? {
+                return Ok(Some(renewed));
+            }
         }
         // It is not known here yet, or it has ended; and then its number may have been granted again.
         let view = node.read_barrier(Freshness::Linearizable, deadline).await?;

@@ -1,4 +1,5 @@
-//! Leases, some of which are kept alive until the end, some for a while, and some not at all; and looks at all of them.
+//! Leases, some of which are kept alive until the end, some for a while, some in their last moment, and some not at all; and
+//! looks at all of them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,10 @@ use crate::client::{Caller, Failure, Request, Right};
 const TTLS: [u64; 3] = [2, 4, 10];
 /// Most leases that are there or watched at a time.
 const LIVE_MAX: usize = 40;
+/// A lease that is kept in its last moment is renewed so often, each time when it is due or a little later.
+const LAST_MOMENTS: u32 = 4;
+/// How much later, in milliseconds: by then it has ended, or is about to.
+const LATER_MAX: u64 = 150;
 /// After so many times of its life nobody looks at a lease any more.
 const WATCHED_FOR: u32 = 3;
 
@@ -62,8 +67,9 @@ struct Live {
     number: i64,
     ttl: u64,
     is_granted: bool,
-    /// Renewals that are still to come.
+    /// Renewals that are still to come, and the time between two of them.
     renewals: u32,
+    pause: Duration,
     renewed: Instant,
 }
 
@@ -77,9 +83,17 @@ impl Leases {
     fn grant(&mut self) -> Operation {
         self.made += 1;
         let ttl = TTLS[self.rng.random_range(0..TTLS.len())];
-        // Left at once, kept for some of its lives, or for ever.
-        let renewals = [0, self.rng.random_range(0..12), u32::MAX][self.rng.random_range(0..3)];
-        let live = Live { number: self.made, ttl, is_granted: false, renewals, renewed: Instant::now() };
+        let life = Duration::from_secs(ttl);
+        let later = Duration::from_millis(self.rng.random_range(0..LATER_MAX));
+        // Left at once, kept for some of its lives, for ever, or in its last moment.
+        let (renewals, pause) = match self.rng.random_range(0..4) {
+            0 => (0, life),
+            1 => (self.rng.random_range(0..12), life / 4),
+            2 => (u32::MAX, life / 4),
+            _ => (LAST_MOMENTS, life + later),
+        };
+        let live =
+            Live { number: self.made, ttl, is_granted: false, renewals, pause, renewed: Instant::now() };
         let operation = live.on(Function::Grant);
         self.live.push(live);
         operation
@@ -102,9 +116,8 @@ impl Leases {
 impl Generator for Leases {
     fn next(&mut self) -> Operation {
         self.catch_up();
-        let due = |live: &&mut Live| {
-            live.is_granted && live.renewals > 0 && live.renewed.elapsed() > Duration::from_secs(live.ttl) / 4
-        };
+        let due =
+            |live: &&mut Live| live.is_granted && live.renewals > 0 && live.renewed.elapsed() > live.pause;
         if let Some(live) = self.live.iter_mut().find(due) {
             live.renewals -= 1;
             live.renewed = Instant::now();
