@@ -169,7 +169,7 @@ pub const TRAPS: &[Trap] = &[
         workload: "lease",
         // The longer an entry takes, the more often a keep-alive is applied between a leader's look and the end that it proposes.
         nemeses: &["delay"],
-        seconds: 10,
+        seconds: 14,
         nodes: 3,
         rate: 300,
         processes: PROCESSES,
