@@ -1,5 +1,5 @@
 //! How long it takes to read and to judge 100,000 operations on 20 keys, by 10 processes, with 0.2 % of the answers lost;
-//! then the other workloads, the set smaller, because it is read whole.
+//! then the other workloads, set and watches smaller, because they are read whole.
 //!
 //! `cargo run --release -p ringfence-checker --example speed [SEED]`
 
@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     report("bank", &simulated::bank(SHAPE, seed));
     report("lists", &simulated::lists(Shape { keys: 1_000, ..SHAPE }, seed));
     report("set", &simulated::set(Shape { operations: 2_000, ..SHAPE }, seed));
+    report("watches", &simulated::watches(Shape { operations: 2_000, ..SHAPE }, seed));
     Ok(())
 }
 
