@@ -281,8 +281,8 @@ fn log_messages() -> Vec<Vec<u8>> {
         disk_id: 7,
         wanted: types::Wanted::Learner,
     });
-    let done =
-        types::Applied { revision: Revision(9), reply: types::Reply::Put(types::PutReply { prev_kv: None }) };
+    let reply = types::Reply::Put(types::PutReply { prev_kv: None });
+    let done = types::Applied { revision: Revision(9), index: types::Index(11), reply };
     vec![
         command::encode(&put()).to_vec(),
         command::encode(&txn).to_vec(),

@@ -235,7 +235,7 @@ async fn serve(node: &Node, key: &str, action: &Action) -> Ending {
         };
     }
     match node.propose(&action.command(key), deadline).await {
-        Ok(Ok(Applied { revision, reply })) => {
+        Ok(Ok(Applied { revision, reply, .. })) => {
             let applied = match (action, reply) {
                 (Action::Cas(..), Reply::Txn(reply)) => Some(reply.succeeded),
                 _ => None,

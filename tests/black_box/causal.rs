@@ -10,6 +10,7 @@ use ringfence_proto::etcdserverpb::compare::{CompareResult, CompareTarget, Targe
 use ringfence_proto::etcdserverpb::{
     Compare, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, request_op,
 };
+use ringfence_proto::ringfence_v1 as v1;
 use ringfence_tests::cluster::Cluster;
 use ringfence_tests::wait::{self, PATIENCE};
 
@@ -265,6 +266,82 @@ fn with_a_limit_on_age_most_reads_are_answered_by_the_member_asked_while_another
         if from == ReadFrom::FollowerPreferred {
             assert!(places.local >= READS * 6 / 10, "of {READS} reads, {places:?}");
         }
+    }
+}
+
+/// A client of one node alone, that reads causally and has been answered there.
+async fn of_node(cluster: &Cluster, node: usize) -> Client {
+    let client = Client::connect([&cluster.nodes[node].client], Options::default()).expect("it is lawful");
+    let client = client.with_reads(Reads { causal: true, ..Reads::default() });
+    client.get("causal").await.expect("all members run yet");
+    client
+}
+
+/// Asks a member while it stands still, and lets it go on: the question waits for it beside what it has missed.
+fn ask_on_waking<T: Send + 'static>(
+    cluster: &mut Cluster,
+    node: usize,
+    runtime: &tokio::runtime::Runtime,
+    asking: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> T {
+    let asking = runtime.spawn(asking);
+    std::thread::sleep(Duration::from_millis(50));
+    cluster.nodes[node].process().go_on();
+    runtime.block_on(asking).expect("nothing panics").expect("it is answered")
+}
+
+#[test]
+fn a_member_that_lags_behind_tells_of_leases_and_guards_when_it_has_seen_them() {
+    const ROUNDS: usize = 8;
+    let mut cluster = Cluster::start(3);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
+    let (writer, reader) =
+        runtime.block_on(async { (of_node(&cluster, leader).await, of_node(&cluster, follower).await) });
+    for round in 0..ROUNDS {
+        // As text, as one program hands it on to another.
+        let handed_on = || {
+            let token = writer.causal_token().expect("an answer has come").to_string();
+            reader
+                .with_causal_token(token.parse().expect("it is a token's text"))
+                .expect("it is of this cluster")
+        };
+        cluster.nodes[follower].process().stop();
+        let lease = runtime.block_on(writer.lease_grant(60, 0)).expect("it is granted").id;
+        let reading = handed_on();
+        let told = ask_on_waking(&mut cluster, follower, &runtime, async move {
+            reading.lease_time_to_live(lease, false).await
+        });
+        assert!(told.ttl > 0, "round {round}: the lease is not there");
+
+        cluster.nodes[follower].process().stop();
+        let scope = v1::Scope { kind: Some(v1::scope::Kind::Lock("causal-lock".into())) };
+        let key = format!("causal-guarded/{round}");
+        let guard =
+            v1::ChangeGuardRequest { key: key.clone().into(), scope: Some(scope), ..Default::default() };
+        runtime.block_on(writer.change_guard(guard)).expect("nothing is guarded there");
+        let reading = handed_on();
+        let told =
+            ask_on_waking(&mut cluster, follower, &runtime, async move { reading.list_guards().await });
+        assert!(told.guards.iter().any(|guard| guard.key == key), "round {round}: the guard is not there");
+
+        // A session that asks a member which has not heard of it keeps its place.
+        let held = runtime.block_on(writer.lock("causal-lock", lease)).expect("it is free");
+        cluster.nodes[follower].process().stop();
+        runtime.block_on(writer.lock("causal-lock", lease)).expect("it is held");
+        let asking = reader.clone();
+        let again = ask_on_waking(&mut cluster, follower, &runtime, async move {
+            asking.lock("causal-lock", lease).await
+        });
+        assert_eq!((again.token, &again.key), (held.token, &held.key), "round {round}");
+
+        cluster.nodes[follower].process().stop();
+        runtime.block_on(writer.lease_revoke(lease)).expect("it is in force");
+        let reading = handed_on();
+        let told = ask_on_waking(&mut cluster, follower, &runtime, async move {
+            reading.lease_time_to_live(lease, false).await
+        });
+        assert_eq!(told.ttl, -1, "round {round}: the lease has ended");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +31,8 @@ use ringfence_proto::mvccpb::KeyValue;
 use ringfence_proto::ringfence_v1::fencing_server::{Fencing, FencingServer};
 use ringfence_proto::ringfence_v1::resolve_response::Kind as Resolution;
 use ringfence_proto::ringfence_v1::{
-    ChangeGuardRequest, ChangeGuardResponse, Checked, ErrorDetail, InspectRequest, InspectResponse,
-    ListGuardsRequest, ListGuardsResponse, ResolveRequest, ResolveResponse, SessionStamp,
+    ChangeGuardRequest, ChangeGuardResponse, Checked, ErrorDetail, Freshness, InspectRequest,
+    InspectResponse, ListGuardsRequest, ListGuardsResponse, ResolveRequest, ResolveResponse, SessionStamp,
 };
 use ringfence_proto::v3lockpb::lock_server::{Lock, LockServer};
 use ringfence_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
@@ -80,6 +80,10 @@ struct State {
     /// The revision of its state, and that of what was put last.
     revision: AtomicI64,
     put_revision: AtomicI64,
+    /// The newest entry that its answers tell of.
+    applied_index: AtomicU64,
+    /// How fresh questions about a lease wanted their answers.
+    lease_wishes: Mutex<Vec<Option<Freshness>>>,
     status_delay: Mutex<Duration>,
     /// Whether it knows sessions, as etcd does not.
     knows_sessions: AtomicBool,
@@ -137,6 +141,14 @@ impl FakeNode {
 
     pub(crate) fn set_put_revision(&self, revision: i64) {
         self.state.put_revision.store(revision, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_applied_index(&self, index: u64) {
+        self.state.applied_index.store(index, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lease_wishes(&self) -> Vec<Option<Freshness>> {
+        self.state.lease_wishes.lock().clone()
     }
 
     pub(crate) fn delay_status(&self, delay: Duration) {
@@ -207,7 +219,8 @@ struct Service(Arc<State>);
 impl Service {
     fn header(&self, revision: i64) -> ResponseHeader {
         let (cluster_id, member_id, _) = *self.0.place.lock();
-        ResponseHeader { cluster_id, member_id, revision, ..ResponseHeader::default() }
+        let applied_index = self.0.applied_index.load(Ordering::Relaxed);
+        ResponseHeader { cluster_id, member_id, revision, applied_index, ..ResponseHeader::default() }
     }
 
     async fn play(&self) -> Result<(), Status> {
@@ -308,7 +321,8 @@ impl Lease for Service {
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let ttl = request.into_inner().ttl;
         let grant = if self.0.knows_sessions.load(Ordering::Relaxed) { 5 } else { 0 };
-        Ok(Response::new(LeaseGrantResponse { id: 77, ttl, grant, ..LeaseGrantResponse::default() }))
+        let header = Some(self.header(self.0.revision.load(Ordering::Relaxed)));
+        Ok(Response::new(LeaseGrantResponse { header, id: 77, ttl, grant, ..LeaseGrantResponse::default() }))
     }
 
     async fn lease_revoke(
@@ -333,9 +347,13 @@ impl Lease for Service {
 
     async fn lease_time_to_live(
         &self,
-        _request: Request<LeaseTimeToLiveRequest>,
+        request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        Err(Status::unimplemented("the fake tells no times"))
+        let request = request.into_inner();
+        self.0.lease_wishes.lock().push(request.freshness);
+        self.play().await?;
+        let header = Some(self.header(self.0.revision.load(Ordering::Relaxed)));
+        Ok(Response::new(LeaseTimeToLiveResponse { header, id: request.id, ..Default::default() }))
     }
 
     async fn lease_leases(
@@ -370,7 +388,9 @@ impl Fencing for Service {
         self.0.resolves.lock().push(request.into_inner());
         let next = self.0.resolutions.lock().pop_front();
         match next {
-            Some(resolution) => Ok(Response::new(ResolveResponse { kind: Some(resolution?) })),
+            Some(resolution) => {
+                Ok(Response::new(ResolveResponse { kind: Some(resolution?), position: None }))
+            }
             None => Err(Status::unimplemented("the script has no more resolutions")),
         }
     }

@@ -15,11 +15,13 @@ impl Client {
     /// # Errors
     /// See [`Error`]; [`Error::Indefinite`] where the guard may have been changed.
     pub async fn change_guard(&self, request: ChangeGuardRequest) -> Result<ChangeGuardResponse, Error> {
-        self.call(Kind::Write, |channel| {
-            let request = request.clone();
-            async move { Ok(FencingClient::new(channel).change_guard(request).await?.into_inner()) }
-        })
-        .await
+        let answer = self
+            .call(Kind::Write, |channel| {
+                let request = request.clone();
+                async move { Ok(FencingClient::new(channel).change_guard(request).await?.into_inner()) }
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// The guards that are set, by their ranges.
@@ -27,8 +29,8 @@ impl Client {
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn list_guards(&self) -> Result<ListGuardsResponse, Error> {
-        self.call(Kind::Read, |channel| async move {
-            Ok(FencingClient::new(channel).list_guards(ListGuardsRequest {}).await?.into_inner())
+        self.ask_of_rights(|channel, freshness| async move {
+            Ok(FencingClient::new(channel).list_guards(ListGuardsRequest { freshness }).await?.into_inner())
         })
         .await
     }
@@ -38,8 +40,10 @@ impl Client {
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn inspect(&self, request: InspectRequest) -> Result<InspectResponse, Error> {
-        self.call(Kind::Read, |channel| {
-            let request = request.clone();
+        self.ask_of_rights(|channel, freshness| {
+            let mut request = request.clone();
+            // What the request says itself counts.
+            request.freshness = request.freshness.or(freshness);
             async move { Ok(FencingClient::new(channel).inspect(request).await?.into_inner()) }
         })
         .await
@@ -51,9 +55,11 @@ impl Client {
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn resolve(&self, request: ResolveRequest) -> Result<ResolveResponse, Error> {
-        self.call(Kind::Read, |channel| async move {
-            Ok(FencingClient::new(channel).resolve(request).await?.into_inner())
-        })
-        .await
+        let answer = self
+            .call(Kind::Read, |channel| async move {
+                Ok(FencingClient::new(channel).resolve(request).await?.into_inner())
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 }

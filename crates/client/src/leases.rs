@@ -47,13 +47,15 @@ impl Client {
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`]: doing it twice does no harm, so it is tried until the time is over.
     pub async fn lease_keep_alive_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
-        self.call(Kind::Read, |channel| async move {
-            let request = futures_util::stream::iter([LeaseKeepAliveRequest { id }]);
-            let mut answers = LeaseClient::new(channel).lease_keep_alive(request).await?.into_inner();
-            let answer = answers.message().await?;
-            answer.ok_or_else(|| Status::unavailable("the stream ended without an answer"))
-        })
-        .await
+        let answer = self
+            .call(Kind::Read, |channel| async move {
+                let request = futures_util::stream::iter([LeaseKeepAliveRequest { id }]);
+                let mut answers = LeaseClient::new(channel).lease_keep_alive(request).await?.into_inner();
+                let answer = answers.message().await?;
+                answer.ok_or_else(|| Status::unavailable("the stream ended without an answer"))
+            })
+            .await?;
+        Ok(self.note(answer))
     }
 
     /// How long a lease will last, and with `keys` what hangs on it. The answer's TTL is -1 where there is no such lease.
@@ -61,8 +63,8 @@ impl Client {
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<LeaseTimeToLiveResponse, Error> {
-        self.call(Kind::Read, |channel| async move {
-            let request = LeaseTimeToLiveRequest { id, keys };
+        self.ask_of_rights(|channel, freshness| async move {
+            let request = LeaseTimeToLiveRequest { id, keys, freshness };
             // The names of all keys of a lease come in one message.
             let mut leases =
                 LeaseClient::new(channel).max_decoding_message_size(self.nodes.options().response_bytes_max);
@@ -76,10 +78,10 @@ impl Client {
     /// # Errors
     /// See [`Error`]; never [`Error::Indefinite`].
     pub async fn leases(&self) -> Result<LeaseLeasesResponse, Error> {
-        self.call(Kind::Read, |channel| async move {
+        self.ask_of_rights(|channel, freshness| async move {
             let mut leases =
                 LeaseClient::new(channel).max_decoding_message_size(self.nodes.options().response_bytes_max);
-            Ok(leases.lease_leases(LeaseLeasesRequest {}).await?.into_inner())
+            Ok(leases.lease_leases(LeaseLeasesRequest { freshness }).await?.into_inner())
         })
         .await
     }

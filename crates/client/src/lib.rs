@@ -22,13 +22,14 @@
 //! - [`Error::TooFewAcks`]: it was applied, and is not on the disks of as many voters as was asked for.
 //!
 //! Reads are retried until the deadline. They see every acknowledged write, unless [`Reads`] says that less is enough: then any member
-//! can answer, and with a [`CausalToken`] a program still reads its own writes and never goes back in time.
+//! can answer, and with a [`CausalToken`] a program still reads its own writes, sees the leases, locks and guards that it has seen, and never
+//! goes back in time.
 //!
 //! A [`Watch`] tells every change of its keys once, in order and whole revisions at a time, through disconnects and changes of
 //! members ([`Client::watch`]).
 //!
 //! Reading order: [`options`], [`error`], `verdict` (what an answer proves), `retry` (what follows from it), `nodes` (where to
-//! send), `reads`, `token` and `routing` (what reads want, and who answers them), `checked` (whether fences were evaluated), then the
+//! send), `reads` and `routing` (what reads want, and who answers them), `checked` (whether fences were evaluated), then the
 //! calls themselves, `session` with `sequences` (writes that happen once), and `watch`.
 
 mod backoff;
@@ -48,7 +49,6 @@ mod routing;
 mod scan;
 mod sequences;
 mod session;
-mod token;
 mod verdict;
 mod watch;
 
@@ -69,10 +69,10 @@ use std::time::Duration;
 pub use error::Error;
 pub use options::{Options, endpoint_authority};
 pub use reads::Reads;
+pub use ringfence_types::{CausalToken, MalformedToken};
 pub use routing::ReadFrom;
 pub use scan::Scan;
 pub use session::Session;
-pub use token::{CausalToken, MalformedToken};
 pub use verdict::may_be_sent_again;
 pub use watch::{Watch, Watched, watch_prefix};
 

@@ -100,14 +100,12 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where nobody does; never [`Error::Indefinite`].
     pub async fn leader(&self, name: impl Into<Bytes>) -> Result<LeaderResponse, Error> {
-        let request = LeaderRequest { name: name.into() };
-        let answer = self
-            .call(Kind::Read, |channel| {
-                let request = request.clone();
-                async move { Ok(ElectionClient::new(channel).leader(request).await?.into_inner()) }
-            })
-            .await?;
-        Ok(self.note(answer))
+        let name = name.into();
+        self.ask_of_rights(|channel, freshness| {
+            let request = LeaderRequest { name: name.clone(), freshness };
+            async move { Ok(ElectionClient::new(channel).leader(request).await?.into_inner()) }
+        })
+        .await
     }
 
     /// Tells who leads an election, then each change: not every one, but always the newest, and never an older one after a
@@ -116,7 +114,7 @@ impl Client {
     /// # Errors
     /// See [`Error`]; what ends the stream later is a [`tonic::Status`].
     pub async fn observe(&self, name: impl Into<Bytes>) -> Result<Streaming<LeaderResponse>, Error> {
-        let request = LeaderRequest { name: name.into() };
+        let request = LeaderRequest { name: name.into(), freshness: None };
         self.call(Kind::Read, |channel| {
             let request = request.clone();
             async move { Ok(ElectionClient::new(channel).observe(request).await?.into_inner()) }

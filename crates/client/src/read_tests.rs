@@ -3,12 +3,24 @@
 use std::time::Duration;
 
 use ringfence_proto::etcdserverpb::RangeRequest;
+use ringfence_proto::freshness::token_message;
 use ringfence_proto::ringfence_v1::freshness::Kind;
+use ringfence_proto::ringfence_v1::{ErrorDetail, error_detail::AttemptApplied};
+use tonic::Status;
 
-use crate::fake::{Answer, FakeNode};
+use crate::fake::{Answer, FakeNode, attach};
 use crate::{CausalToken, Client, Error, Options, ReadFrom, Reads};
 
 const CLUSTER: u64 = 0xc1;
+
+fn token(cluster_id: u64, revision: i64, index: u64) -> CausalToken {
+    CausalToken::new(cluster_id, revision, index).expect("the revision is above 0")
+}
+
+/// The wish for what somebody of the fakes' cluster has seen.
+fn seen(revision: i64, index: u64) -> Option<Kind> {
+    Some(Kind::Token(token_message(token(CLUSTER, revision, index))))
+}
 
 /// Three nodes of one cluster, of which the second leads.
 async fn three() -> [FakeNode; 3] {
@@ -98,15 +110,14 @@ async fn a_causal_read_asks_for_what_was_seen() {
     let nodes = three().await;
     let client = client(&nodes, Reads { causal: true, ..Reads::default() });
     client.get("k").await.expect("it is answered");
-    assert_eq!(client.causal_token(), Some(CausalToken { cluster_id: CLUSTER, revision: 42 }));
+    assert_eq!(client.causal_token(), Some(token(CLUSTER, 42, 0)));
     client.get("k").await.expect("it is answered");
     // What was written counts as seen, also by a clone.
     nodes[0].set_put_revision(50);
     client.clone().put_value("k", "v").await.expect("it is put");
     nodes[0].set_revision(50);
     client.get("k").await.expect("it is answered");
-    let expected = [Kind::Any(true), Kind::Revision(42), Kind::Revision(50)].map(Some);
-    assert_eq!(wishes(&nodes[0]), expected);
+    assert_eq!(wishes(&nodes[0]), [Some(Kind::Any(true)), seen(42, 0), seen(50, 0)]);
     // A request that says itself what it wants gets that.
     let plain = RangeRequest { key: "k".into(), serializable: true, ..RangeRequest::default() };
     client.range(plain).await.expect("it is answered");
@@ -118,16 +129,15 @@ async fn a_token_is_handed_on_and_never_shrinks() {
     let nodes = three().await;
     nodes[0].set_revision(60);
     let client = client(&nodes[..1], Reads { causal: true, ..Reads::default() });
-    let token = CausalToken { cluster_id: CLUSTER, revision: 60 };
-    let other = client.with_causal_token(token).expect("nothing is known yet");
-    assert_eq!((client.causal_token(), other.causal_token()), (None, Some(token)));
+    let handed_on = token(CLUSTER, 60, 9);
+    let other = client.with_causal_token(handed_on).expect("nothing is known yet");
+    assert_eq!((client.causal_token(), other.causal_token()), (None, Some(handed_on)));
     other.get("k").await.expect("it is answered");
     // The first read of all only looks which cluster this is.
-    assert_eq!(wishes(&nodes[0]), [None, Some(Kind::Revision(60))]);
+    assert_eq!(wishes(&nodes[0]), [None, seen(60, 9)]);
     // Nor by an older token.
-    let older = CausalToken { cluster_id: CLUSTER, revision: 50 };
-    let older = other.with_causal_token(older).expect("it is of the same cluster");
-    assert_eq!((other.causal_token(), older.causal_token()), (Some(token), Some(token)));
+    let older = other.with_causal_token(token(CLUSTER, 50, 8)).expect("it is of the same cluster");
+    assert_eq!((other.causal_token(), older.causal_token()), (Some(handed_on), Some(handed_on)));
 }
 
 #[tokio::test]
@@ -135,15 +145,19 @@ async fn a_token_of_another_cluster_is_refused_by_name() {
     let nodes = three().await;
     let reads = Reads { causal: true, ..Reads::default() };
     let client = client(&nodes[..1], reads);
-    let token = CausalToken { cluster_id: 0xc2, revision: 7 };
-    let moved = client.with_causal_token(token).expect("nothing is known yet");
+    let foreign_token = token(0xc2, 7, 3);
+    let moved = client.with_causal_token(foreign_token).expect("nothing is known yet");
     let error = moved.get("k").await.expect_err("its token is foreign");
-    assert!(matches!(error, Error::OtherCluster { cluster_id: CLUSTER, token: foreign } if foreign == token));
-    assert!(error.is_definite() && error.to_string().contains("00000000000000c2.7"), "{error}");
+    assert!(
+        matches!(error, Error::OtherCluster { cluster_id: CLUSTER, token: foreign } if foreign == foreign_token)
+    );
+    assert!(error.is_definite() && error.to_string().contains("00000000000000c2.7.3"), "{error}");
     assert_eq!(wishes(&nodes[0]), [None], "nobody waits for a revision that means nothing");
     client.get("k").await.expect("it has no token");
-    let error = client.with_causal_token(token).expect_err("its cluster is known");
-    assert!(matches!(error, Error::OtherCluster { cluster_id: CLUSTER, token: foreign } if foreign == token));
+    let error = client.with_causal_token(foreign_token).expect_err("its cluster is known");
+    assert!(
+        matches!(error, Error::OtherCluster { cluster_id: CLUSTER, token: foreign } if foreign == foreign_token)
+    );
     // Who does not read causally takes the answers as they are.
     let careless = moved.with_reads(Reads::default());
     careless.get("k").await.expect("it is answered");
@@ -180,4 +194,45 @@ async fn the_pieces_of_a_scan_are_at_a_revision_that_every_node_can_reach() {
             "{pieces:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_was_done_without_a_revision_counts_as_seen() {
+    let nodes = three().await;
+    let client = client(&nodes[..1], Reads { causal: true, ..Reads::default() });
+    client.get("k").await.expect("it is answered");
+    nodes[0].set_applied_index(17);
+    client.lease_grant(10, 0).await.expect("it is granted");
+    assert_eq!(client.causal_token(), Some(token(CLUSTER, 42, 17)));
+    // A member that lags behind tells of an older entry.
+    nodes[0].set_applied_index(12);
+    client.lease_time_to_live(77, false).await.expect("it is answered");
+    client.get("k").await.expect("it is answered");
+    assert_eq!(nodes[0].lease_wishes()[0].and_then(|wish| wish.kind), seen(42, 17));
+    assert_eq!(wishes(&nodes[0]), [Some(Kind::Any(true)), seen(42, 17)]);
+    // Who does not read causally says nothing, and is answered with all that was acknowledged.
+    let plain = client.with_reads(Reads { max_age: Some(Duration::from_secs(2)), ..Reads::default() });
+    plain.lease_time_to_live(77, false).await.expect("it is answered");
+    assert_eq!(nodes[0].lease_wishes()[1], None);
+}
+
+#[tokio::test]
+async fn a_cluster_that_took_the_place_of_another_is_told_by_its_name() {
+    let nodes = three().await;
+    let client = client(&nodes[..1], Reads { causal: true, ..Reads::default() });
+    client.get("k").await.expect("it is answered");
+    nodes[0].become_member(0xc3, 1, 1);
+    let mut refusal = Status::failed_precondition("ringfence: the causal token is of another cluster");
+    let detail = ErrorDetail {
+        reason: "other_cluster".to_owned(),
+        attempt_applied: AttemptApplied::No.into(),
+        ..ErrorDetail::default()
+    };
+    attach(&mut refusal, &detail);
+    nodes[0].play([Answer::Fail(refusal)]);
+    let error = client.get("k").await.expect_err("its token is foreign now");
+    assert!(
+        matches!(error, Error::OtherCluster { cluster_id: 0xc3, token } if token.cluster_id == CLUSTER),
+        "{error:?}"
+    );
 }

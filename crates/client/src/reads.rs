@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ringfence_proto::etcdserverpb::{self as etcd, RangeRequest, RangeResponse, ResponseHeader};
-use ringfence_proto::{freshness, v3electionpb, v3lockpb};
-use ringfence_types::{Freshness, Revision};
+use ringfence_proto::etcdserverpb::{self as etcd, RangeRequest, RangeResponse};
+use ringfence_proto::{freshness, response, ringfence_v1 as v1, v3electionpb, v3lockpb};
+use ringfence_types::{CausalToken, Freshness, Revision};
+use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::retry::{Kind, Way};
 use crate::routing::ReadFrom;
-use crate::token::CausalToken;
 use crate::{Client, Error};
+
+/// The reason of a member whose cluster is not the token's.
+const OTHER_CLUSTER: &str = "other_cluster";
 
 /// How a client reads, where a request does not say itself how fresh its answer must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,7 +57,7 @@ impl Causality {
             Some(token) if token.cluster_id != seen.cluster_id => {
                 return Err(Error::OtherCluster { token: *token, cluster_id: seen.cluster_id });
             }
-            Some(token) => token.revision = token.revision.max(seen.revision),
+            Some(token) => *token = token.join(seen),
             None => known.token = Some(seen),
         }
         known.is_met |= is_answer;
@@ -93,12 +97,12 @@ impl Client {
     /// Takes note of the position of a write's answer. That of another cluster is nothing to this client: its next causal read
     /// will say so.
     pub(crate) fn note<T: Positioned>(&self, answer: T) -> T {
-        let _ = self.note_read(answer.header());
+        let _ = self.note_read(answer.position());
         answer
     }
 
-    fn note_read(&self, header: Option<&ResponseHeader>) -> Result<(), Error> {
-        let Some(seen) = header.and_then(CausalToken::of) else { return Ok(()) };
+    fn note_read(&self, position: Option<CausalToken>) -> Result<(), Error> {
+        let Some(seen) = position else { return Ok(()) };
         match self.causality.see(seen, true) {
             // Who does not care begins anew with a cluster that took the other's place.
             Err(_) if !self.reads.causal => {
@@ -113,14 +117,14 @@ impl Client {
     pub(crate) fn note_revision(&self, revision: i64) {
         let mut known = self.causality.0.lock();
         if let Some(token) = &mut known.token {
-            token.revision = token.revision.max(revision);
+            token.revision = token.revision.max(Revision(revision));
         }
     }
 
     /// Reads a range of keys as the request says, or else as this client reads.
     pub(crate) async fn read(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
         self.meet().await?;
-        let seen = self.causality.token().map_or(0, |token| token.revision);
+        let seen = self.causality.token().map_or(0, |token| token.revision.0);
         let wish = self.wish(&request);
         let answer = self.ask(&request, wish).await?;
         let revision = answer.header.map_or(0, |header| header.revision);
@@ -136,73 +140,132 @@ impl Client {
         if request.serializable || request.freshness.is_some() {
             return None;
         }
-        let seen = self.causality.token().map_or(0, |token| token.revision);
-        let at_least = |revision| Some(Freshness::Revision(Revision(revision)));
+        let seen = self.causality.token();
         match self.reads {
             // Whether there is such a revision, the leader knows.
-            _ if request.revision > seen => None,
-            Reads { causal: true, max_age: None, .. } if seen == 0 => Some(Freshness::Any),
-            Reads { causal: true, max_age: None, .. } => at_least(seen),
-            Reads { max_age: Some(max_age), .. } if request.revision <= 0 => Some(Freshness::MaxAge(max_age)),
+            _ if request.revision > seen.map_or(0, |token| token.revision.0) => None,
+            Reads { causal: false, max_age: None, .. } => None,
             // The past is the same however old the state is that it is read from.
-            Reads { max_age: Some(_), .. } => at_least(request.revision),
-            Reads { max_age: None, .. } => None,
+            _ if request.revision > 0 => Some(Freshness::Revision(Revision(request.revision))),
+            Reads { max_age: Some(max_age), .. } => Some(Freshness::MaxAge(max_age)),
+            Reads { max_age: None, .. } => Some(seen.map_or(Freshness::Any, Freshness::Token)),
         }
+    }
+
+    /// How fresh this client wants what is told of leases, guards and locks. They are few and decide who may write, so that a limit on age
+    /// is not for them.
+    fn wish_of_rights(&self) -> Option<Freshness> {
+        let seen = self.causality.token();
+        self.reads.causal.then(|| seen.map_or(Freshness::Any, Freshness::Token))
     }
 
     /// The way of a read that wants its answer so fresh.
     pub(crate) fn way(&self, wish: Option<Freshness>) -> Way {
+        // Who lacks a token's position says so as one that will have it.
         let wants_known_revision = matches!(wish, Some(Freshness::Revision(_)));
         Way { from: self.reads.from, wants_known_revision }
     }
 
     async fn ask(&self, request: &RangeRequest, wish: Option<Freshness>) -> Result<RangeResponse, Error> {
         let request = fresh(request.clone(), wish);
-        let answer = self
-            .call_by(self.way(wish), Kind::Read, |channel| {
-                let request = request.clone();
-                async move { Ok(self.kv(channel).range(request).await?.into_inner()) }
-            })
-            .await?;
-        self.note_read(answer.header.as_ref())?;
+        let asking = self.call_by(self.way(wish), Kind::Read, |channel| {
+            let request = request.clone();
+            async move { Ok(self.kv(channel).range(request).await?.into_inner()) }
+        });
+        self.noted(asking.await).await
+    }
+
+    /// Asks about leases, guards or locks as this client reads: `attempt` makes the call at a node, with how fresh the answer must be.
+    pub(crate) async fn ask_of_rights<T, A, F>(&self, attempt: A) -> Result<T, Error>
+    where
+        T: Positioned,
+        A: Fn(Channel, Option<v1::Freshness>) -> F,
+        F: Future<Output = Result<T, Status>>,
+    {
+        self.meet().await?;
+        let wish = self.wish_of_rights();
+        let way = if wish.is_some() { self.way(wish) } else { Way::default() };
+        let asking = self.call_by(way, Kind::Read, |channel| attempt(channel, wish.map(freshness::to_field)));
+        self.noted(asking.await).await
+    }
+
+    /// Takes note of where an answer to a read was given, or finds out whose token a member has refused.
+    async fn noted<T: Positioned>(&self, answered: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Refused { reason, .. }) = &answered
+            && reason == OTHER_CLUSTER
+        {
+            // It has taken the place of the one that this client knew, and the answer to this says which it is.
+            self.look_where().await?;
+        }
+        let answer = answered?;
+        self.note_read(answer.position())?;
         Ok(answer)
     }
 
-    /// Makes sure that the token that this client was given is of the cluster that it reads from: a member would wait in vain for
-    /// the revisions of another one.
+    /// Makes sure that the token that this client was given is of the cluster that it reads from.
     async fn meet(&self) -> Result<(), Error> {
         let Seen { token, is_met } = *self.causality.0.lock();
         if !self.reads.causal || token.is_none() || is_met {
             return Ok(());
         }
-        // Any answer of any member tells.
+        self.look_where().await
+    }
+
+    /// Asks any member of which cluster it is: any answer tells.
+    async fn look_where(&self) -> Result<(), Error> {
         let key = Bytes::from_static(&[0]);
         let question = RangeRequest { key, serializable: true, count_only: true, ..RangeRequest::default() };
-        self.ask(&question, None).await.map(drop)
+        let asking = self.call_by(self.way(None), Kind::Read, |channel| {
+            let question = question.clone();
+            async move { Ok(self.kv(channel).range(question).await?.into_inner()) }
+        });
+        self.note_read(asking.await?.position())
     }
 }
 
 /// An answer that says where in the cluster's history it was given.
 pub(crate) trait Positioned {
-    fn header(&self) -> Option<&ResponseHeader>;
+    /// None where the answer does not tell, as those of old servers about guards.
+    fn position(&self) -> Option<CausalToken>;
 }
 
 macro_rules! positioned {
     ($($answer:ty),* $(,)?) => {
         $(impl Positioned for $answer {
-            fn header(&self) -> Option<&ResponseHeader> {
-                self.header.as_ref()
+            fn position(&self) -> Option<CausalToken> {
+                self.header.as_ref().and_then(response::token_of)
             }
         })*
     };
 }
 
+macro_rules! positioned_by_token {
+    ($($answer:ty),* $(,)?) => {
+        $(impl Positioned for $answer {
+            fn position(&self) -> Option<CausalToken> {
+                self.position.as_ref().and_then(freshness::token_of)
+            }
+        })*
+    };
+}
+
+positioned_by_token!(
+    v1::ChangeGuardResponse,
+    v1::ListGuardsResponse,
+    v1::InspectResponse,
+    v1::ResolveResponse
+);
+
 positioned!(
+    etcd::RangeResponse,
     etcd::PutResponse,
     etcd::DeleteRangeResponse,
     etcd::TxnResponse,
     etcd::LeaseGrantResponse,
     etcd::LeaseRevokeResponse,
+    etcd::LeaseKeepAliveResponse,
+    etcd::LeaseTimeToLiveResponse,
+    etcd::LeaseLeasesResponse,
     v3lockpb::LockResponse,
     v3lockpb::UnlockResponse,
     v3electionpb::CampaignResponse,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ringfence_store::ScrubProgress;
-use ringfence_types::{Alarm, Index, LeaseTime, LogId, NodeId, Rejection, Revision, Term};
+use ringfence_types::{Alarm, CausalToken, Index, LeaseTime, LogId, NodeId, Rejection, Revision, Term};
 use thiserror::Error;
 
 mod quarantine;
@@ -332,6 +332,17 @@ pub enum BarrierError {
     /// The deadline passed.
     #[error("the deadline passed")]
     Deadline,
+    /// The causal token is of another cluster: its position means nothing here.
+    #[error("the causal token {token} is of another cluster than this one, which is {own:016x}")]
+    OtherCluster {
+        /// The token.
+        token: CausalToken,
+        /// This cluster's id.
+        own: u64,
+    },
+    /// This node had not seen what the owner of the token has when the deadline passed.
+    #[error("this member has not caught up with the causal token {0} yet")]
+    Behind(CausalToken),
     /// The revision asked for does not exist yet, and did not come to exist before the deadline.
     #[error("{0}")]
     Rejected(Rejection),

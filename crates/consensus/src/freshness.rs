@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use ringfence_store::View;
-use ringfence_types::{Freshness, Rejection, Revision};
+use ringfence_types::{CausalToken, Freshness, Index, Rejection, Revision};
 
 use crate::api::BarrierError;
 use crate::node::Node;
@@ -86,24 +86,40 @@ impl Node {
         revision: Revision,
         deadline: rt::Instant,
     ) -> Result<View, BarrierError> {
-        let mut applied = self.0.shelf.applied();
-        let waiting = async {
-            loop {
-                let view = self.believed_view()?;
-                if view.revision() >= revision {
-                    return Ok(view);
-                }
-                applied
-                    .changed()
-                    .await
-                    .map_err(|_| BarrierError::NotReady("the node is stopping".to_owned()))?;
-            }
+        let waiting = self.wait_view(|view| view.revision() >= revision);
+        rt::timeout_at(deadline, waiting).await.unwrap_or_else(|| {
+            Err(BarrierError::Rejected(Rejection::FutureRevision { current: self.view().revision() }))
+        })
+    }
+
+    /// Waits until the state has seen what the owner of a token has.
+    pub(crate) async fn wait_token(
+        &self,
+        token: CausalToken,
+        deadline: rt::Instant,
+    ) -> Result<View, BarrierError> {
+        match self.cluster_id() {
+            0 => return Err(BarrierError::NotReady("the cluster has not been founded yet".to_owned())),
+            own if own != token.cluster_id => return Err(BarrierError::OtherCluster { token, own }),
+            _ => {}
+        }
+        let has_seen = |view: &View| {
+            let is_applied = view.applied().is_some_and(|applied| applied.index >= token.index);
+            view.revision() >= token.revision && (is_applied || token.index == Index(0))
         };
-        match rt::timeout_at(deadline, waiting).await {
-            Some(result) => result,
-            None => {
-                Err(BarrierError::Rejected(Rejection::FutureRevision { current: self.view().revision() }))
+        let waiting = self.wait_view(has_seen);
+        rt::timeout_at(deadline, waiting).await.unwrap_or(Err(BarrierError::Behind(token)))
+    }
+
+    /// Waits until the state is as it is wanted.
+    async fn wait_view(&self, is_wanted: impl Fn(&View) -> bool) -> Result<View, BarrierError> {
+        let mut applied = self.0.shelf.applied();
+        loop {
+            let view = self.believed_view()?;
+            if is_wanted(&view) {
+                return Ok(view);
             }
+            applied.changed().await.map_err(|_| BarrierError::NotReady("the node is stopping".to_owned()))?;
         }
     }
 

@@ -290,6 +290,7 @@ impl Node {
         let quorum_round = match freshness {
             Freshness::Any => return self.believed_view(),
             Freshness::Revision(revision) => return self.wait_revision(revision, deadline).await,
+            Freshness::Token(token) => return self.wait_token(token, deadline).await,
             Freshness::MaxAge(max_age) if self.is_within(max_age) => return self.believed_view(),
             Freshness::Quorum => true,
             // An answer of this very moment is younger than any age.

@@ -1,11 +1,11 @@
 //! How fresh a read wants the state, as a field, as metadata and in etcd's own word for it; and how old it was.
 //!
-//! - `ringfence-freshness: linearizable`, `quorum`, `revision=N`, `max-age=2s` (or `ms`), or `any`.
+//! - `ringfence-freshness: linearizable`, `quorum`, `revision=N`, `token=CLUSTER.REVISION.INDEX`, `max-age=2s` (or `ms`), or `any`.
 //! - Answers say in `ringfence-age` how many milliseconds old the state was at most; a member that cannot tell says nothing.
 
 use std::time::Duration;
 
-use ringfence_types::{Freshness, Revision};
+use ringfence_types::{CausalToken, Freshness, Revision};
 use thiserror::Error;
 
 use crate::ringfence_v1::{self as v1, freshness::Kind};
@@ -14,6 +14,9 @@ use crate::ringfence_v1::{self as v1, freshness::Kind};
 pub const FRESHNESS_KEY: &str = "ringfence-freshness";
 /// The key under which an answer says how old its state was.
 pub const AGE_KEY: &str = "ringfence-age";
+/// The key under which the answer to a change of leases or guards tells its causal token. That of a change of keys is made of the
+/// header's cluster and revision.
+pub const POSITION_KEY: &str = "ringfence-position";
 
 /// The longest age that may be asked for: beyond it `any` says the same.
 const MAX_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,7 +35,8 @@ pub enum FreshnessError {
     OnWrite,
     /// The text is not in its form.
     #[error(
-        "freshness must be linearizable, quorum, any, revision=N above 0, or max-age=DURATION such as 2s or 500ms, at most a day"
+        "freshness must be linearizable, quorum, any, revision=N above 0, token=CLUSTER.REVISION.INDEX, or max-age=DURATION such as \
+         2s or 500ms, at most a day"
     )]
     Malformed,
 }
@@ -71,6 +75,9 @@ pub fn parse(text: &str) -> Result<Freshness, FreshnessError> {
     if let Some(revision) = text.strip_prefix("revision=") {
         return at_least(revision.parse().map_err(|_| FreshnessError::Malformed)?);
     }
+    if let Some(token) = text.strip_prefix("token=") {
+        return token.parse().map(Freshness::Token).map_err(|_| FreshnessError::Malformed);
+    }
     if let Some(age) = text.strip_prefix("max-age=") {
         let (digits, unit) = age.split_at(age.find(|c: char| !c.is_ascii_digit()).unwrap_or(age.len()));
         let count: u64 = digits.parse().map_err(|_| FreshnessError::Malformed)?;
@@ -95,10 +102,24 @@ pub fn to_field(freshness: Freshness) -> v1::Freshness {
         Freshness::Linearizable => Kind::Linearizable(true),
         Freshness::Quorum => Kind::Quorum(true),
         Freshness::Revision(revision) => Kind::Revision(revision.0),
+        Freshness::Token(token) => Kind::Token(token_message(token)),
         Freshness::MaxAge(age) => Kind::MaxAgeMs(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         Freshness::Any => Kind::Any(true),
     };
     v1::Freshness { kind: Some(kind) }
+}
+
+/// A token as clients read it.
+#[must_use]
+pub fn token_message(token: CausalToken) -> v1::CausalToken {
+    let CausalToken { cluster_id, revision, index } = token;
+    v1::CausalToken { cluster_id, revision: revision.0, index: index.0 }
+}
+
+/// The token that an answer tells; none where it is none.
+#[must_use]
+pub fn token_of(message: &v1::CausalToken) -> Option<CausalToken> {
+    CausalToken::new(message.cluster_id, message.revision, message.index)
 }
 
 fn from_field(field: &v1::Freshness) -> Result<Freshness, FreshnessError> {
@@ -106,6 +127,7 @@ fn from_field(field: &v1::Freshness) -> Result<Freshness, FreshnessError> {
         Some(Kind::Linearizable(true)) => Ok(Freshness::Linearizable),
         Some(Kind::Quorum(true)) => Ok(Freshness::Quorum),
         Some(Kind::Revision(revision)) => at_least(revision),
+        Some(Kind::Token(token)) => token_of(&token).map(Freshness::Token).ok_or(FreshnessError::Malformed),
         Some(Kind::MaxAgeMs(milliseconds)) => at_most(Duration::from_millis(milliseconds)),
         Some(Kind::Any(true)) => Ok(Freshness::Any),
         Some(Kind::Linearizable(false) | Kind::Quorum(false) | Kind::Any(false)) | None => {
@@ -126,7 +148,11 @@ fn at_most(age: Duration) -> Result<Freshness, FreshnessError> {
 mod tests {
     use super::*;
 
-    const ALL: [(&str, Freshness); 6] = [
+    fn token(index: u64) -> Freshness {
+        Freshness::Token(CausalToken::new(0xc0ffee, 7, index).expect("the revision is above 0"))
+    }
+
+    const TEXTS: [(&str, Freshness); 6] = [
         ("linearizable", Freshness::Linearizable),
         ("quorum", Freshness::Quorum),
         ("any", Freshness::Any),
@@ -137,7 +163,8 @@ mod tests {
 
     #[test]
     fn text_and_field_say_the_same() {
-        for (text, freshness) in ALL {
+        let tokens = [("token=0000000000c0ffee.7.9", token(9)), ("token=0000000000c0ffee.7", token(0))];
+        for (text, freshness) in TEXTS.into_iter().chain(tokens) {
             assert_eq!(parse(text), Ok(freshness), "{text}");
             assert_eq!(wanted(false, Some(to_field(freshness)), std::iter::empty()), Ok(freshness), "{text}");
             assert_eq!(wanted(false, None, [text.as_bytes()].into_iter()), Ok(freshness), "{text}");
@@ -174,6 +201,9 @@ mod tests {
             "max-age=86401s",
             "revision=0",
             "revision=x",
+            "token=",
+            "token=7",
+            "token=0000000000c0ffee.0.9",
             "any ",
         ] {
             assert_eq!(parse(text), Err(FreshnessError::Malformed), "{text:?}");
@@ -183,5 +213,7 @@ mod tests {
         let no = v1::Freshness { kind: Some(Kind::Any(false)) };
         assert_eq!(wanted(false, Some(no), std::iter::empty()), Err(FreshnessError::Unknown));
         assert_eq!(wanted(false, None, [&b"\xff"[..]].into_iter()), Err(FreshnessError::Malformed));
+        let nowhere = v1::Freshness { kind: Some(Kind::Token(v1::CausalToken::default())) };
+        assert_eq!(wanted(false, Some(nowhere), std::iter::empty()), Err(FreshnessError::Malformed));
     }
 }

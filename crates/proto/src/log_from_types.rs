@@ -120,6 +120,7 @@ pub(crate) fn outcome(outcome: &types::Outcome) -> log::Outcome {
     let result = match outcome {
         Ok(applied) => wire_outcome::Result::Applied(log::Applied {
             revision: applied.revision.0,
+            index: applied.index.0,
             reply: Some(reply(&applied.reply)),
         }),
         Err(rejection) => wire_outcome::Result::Rejection(self::rejection(rejection)),

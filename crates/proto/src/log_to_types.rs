@@ -58,6 +58,7 @@ pub(crate) fn outcome(message: log::Outcome) -> Result<types::Outcome, DecodeErr
     Ok(match known(message.result, "Outcome.result")? {
         wire_outcome::Result::Applied(applied) => Ok(types::Applied {
             revision: Revision(applied.revision),
+            index: types::Index(applied.index),
             reply: reply(known(applied.reply, "Applied.reply")?)?,
         }),
         wire_outcome::Result::Rejection(rejection) => Err(self::rejection(rejection)?),

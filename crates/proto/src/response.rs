@@ -1,7 +1,7 @@
 //! From the vocabulary to clients' answers. Keys and values are handed over, not copied.
 
 use ringfence_types::{
-    DeleteRangeReply, Event, EventKind, KeyValue, Member, NodeId, PutReply, RangeReply, Reply, Revision,
+    CausalToken, DeleteRangeReply, Event, EventKind, KeyValue, Member, NodeId, PutReply, RangeReply, Reply,
     Term, TxnReply,
 };
 
@@ -12,8 +12,21 @@ use crate::ringfence_v1 as v1;
 
 /// Where and when an answer was given.
 #[must_use]
-pub fn header(cluster_id: u64, member: NodeId, revision: Revision, term: Term) -> etcd::ResponseHeader {
-    etcd::ResponseHeader { cluster_id, member_id: member.0, revision: revision.0, raft_term: term.0 }
+pub fn header(token: CausalToken, member: NodeId, term: Term) -> etcd::ResponseHeader {
+    let CausalToken { cluster_id, revision, index } = token;
+    etcd::ResponseHeader {
+        cluster_id,
+        member_id: member.0,
+        revision: revision.0,
+        raft_term: term.0,
+        applied_index: index.0,
+    }
+}
+
+/// The position of an answer by its header; none where that does not tell.
+#[must_use]
+pub fn token_of(header: &etcd::ResponseHeader) -> Option<CausalToken> {
+    CausalToken::new(header.cluster_id, header.revision, header.applied_index)
 }
 
 /// The answer to a range.

@@ -34,7 +34,8 @@ static SCOPE: Shape = ours(&[], 3);
 static FENCE: Shape = ours(&[(1, &SCOPE)], 3);
 static SESSION_STAMP: Shape = ours(&[(1, &SESSION)], 4);
 static ACK: Shape = ours(&[], 5);
-static FRESHNESS: Shape = ours(&[], 6);
+static TOKEN: Shape = ours(&[], 4);
+static FRESHNESS: Shape = ours(&[(6, &TOKEN)], 7);
 
 static WRITE: Shape = etcds(&[(1000, &FENCE), (1001, &SESSION_STAMP), (1002, &ACK)], false);
 static TXN: Shape = etcds(

@@ -7,9 +7,9 @@ use ringfence_proto::command::DecodeError;
 use ringfence_proto::{command, outcome};
 use ringfence_types::{
     Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
-    DeleteRangeReply, KeyRange, KeyValue, LeaseId, Member, MemberChange, NodeId, Operation, Outcome, Put,
-    PutLease, PutReply, PutValue, RangeEnd, RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder,
-    SortTarget, Txn, TxnReply, Wanted,
+    DeleteRangeReply, Index, KeyRange, KeyValue, LeaseId, Member, MemberChange, NodeId, Operation, Outcome,
+    Put, PutLease, PutReply, PutValue, RangeEnd, RangeQuery, RangeReply, Rejection, Reply, Revision,
+    SortOrder, SortTarget, Txn, TxnReply, Wanted,
 };
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -202,7 +202,11 @@ fn reply() -> impl Strategy<Value = Reply> {
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
-        (revision(), reply()).prop_map(|(revision, reply)| Ok(Applied { revision, reply })),
+        (revision(), any::<u64>(), reply()).prop_map(|(revision, index, reply)| Ok(Applied {
+            revision,
+            index: Index(index),
+            reply
+        })),
         revision().prop_map(|oldest| Err(Rejection::Compacted { oldest })),
         revision().prop_map(|current| Err(Rejection::FutureRevision { current })),
         Just(Err(Rejection::KeyNotFound)),

@@ -283,6 +283,8 @@ fn unknown_extensions_are_found_wherever_they_stand() {
     ] {
         assert_eq!(scan(&with(inside), put_shape), Err(ExtensionError::UnknownField(number)));
     }
+    let token = field(1003, &field(6, &field(4, b"")));
+    assert_eq!(scan(&token, txn_shape), Err(ExtensionError::UnknownField(4)));
     let guard = shape_of::<v1::ChangeGuardRequest>().unwrap();
     assert_eq!(scan(&field(6, b""), guard), Err(ExtensionError::UnknownField(6)));
     assert!(shape_of::<etcd::RangeRequest>().is_none() && shape_of::<etcd::PutResponse>().is_none());

@@ -7,8 +7,8 @@ use ringfence_proto::request::{self, ParseError, Transaction};
 use ringfence_proto::response;
 use ringfence_types::limits::{TXN_DEPTH_MAX, TXN_OPERATIONS_MAX};
 use ringfence_types::{
-    CompareTarget, DeleteRangeReply, Freshness, KeyRange, NodeId, PutReply, RangeEnd, RangeQuery, RangeReply,
-    Reply, Revision, SortOrder, SortTarget, Term, TxnReply,
+    CausalToken, CompareTarget, DeleteRangeReply, Freshness, KeyRange, NodeId, PutReply, RangeEnd,
+    RangeQuery, RangeReply, Reply, Revision, SortOrder, SortTarget, Term, TxnReply,
 };
 
 fn b(text: &'static str) -> Bytes {
@@ -196,7 +196,9 @@ fn a_transaction_may_be_stale_only_if_all_its_ranges_may() {
 
 #[test]
 fn a_nested_answer_keeps_its_shape() {
-    let header = response::header(7, NodeId(2), Revision(9), Term(3));
+    let token = CausalToken::new(7, 9, 11).expect("the revision is above 0");
+    let header = response::header(token, NodeId(2), Term(3));
+    assert_eq!(response::token_of(&header), Some(token));
     let reply = TxnReply {
         succeeded: true,
         replies: vec![

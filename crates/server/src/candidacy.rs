@@ -20,7 +20,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use crate::holders::Holders;
 use crate::limits::{LOCK_LEASE_TTL_SECONDS, SESSION_LOOK_INTERVAL};
 use crate::queue::{self, Candidate, Standing};
-use crate::served::Served;
+use crate::served::{At, Served};
 use crate::status::{LockTrouble, Trouble};
 use crate::{deadline, gate, lease};
 
@@ -45,8 +45,8 @@ pub(crate) struct Won {
     /// The fencing token.
     pub(crate) token: Revision,
     pub(crate) lease: LeaseId,
-    /// The store's revision at which the key was seen to hold the lock.
-    pub(crate) revision: Revision,
+    /// When the key was seen to hold the lock.
+    pub(crate) at: At,
 }
 
 /// A key in a queue, put there by one call. Dropped before it has won, it takes the key out again.
@@ -131,9 +131,9 @@ impl Candidacy {
         let mut place = self.holders.wait(self.candidate.name.clone(), self.candidate.created);
         // A state that has this call's write is one of this call's time: what it shows was true while the client waited.
         let mut won = self.look(Freshness::Revision(self.written), deadline).await?;
-        let revision = loop {
-            if let Some(revision) = won {
-                break revision;
+        let at = loop {
+            if let Some(at) = won {
+                break at;
             }
             tokio::select! {
                 () = place.called() => {}
@@ -148,23 +148,19 @@ impl Candidacy {
         };
         self.is_over = true;
         let Candidate { key, created, .. } = self.candidate.clone();
-        Ok(Won { key, token: created, lease: self.lease, revision })
+        Ok(Won { key, token: created, lease: self.lease, at })
     }
 
-    /// Whether the lock is held, with the revision at which it is.
-    async fn look(
-        &mut self,
-        freshness: Freshness,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Revision>, Trouble> {
+    /// Whether the lock is held, and when it is.
+    async fn look(&mut self, freshness: Freshness, deadline: Option<Instant>) -> Result<Option<At>, Trouble> {
         let patience = rt::now() + REQUEST_TIMEOUT;
         let deadline = deadline.map_or(patience, |deadline| deadline.min(patience));
         drop(self.served.node.read_barrier(freshness, deadline).await?);
         let candidate = self.candidate.clone();
-        let read = move |view: &View| Ok((view.revision(), queue::standing(view, &candidate)?));
-        let (revision, standing) = self.served.read_long(read).await?;
+        let read = move |view: &View| Ok((At::from(view), queue::standing(view, &candidate)?));
+        let (at, standing) = self.served.read_long(read).await?;
         match standing {
-            Standing::Holds => Ok(Some(revision)),
+            Standing::Holds => Ok(Some(at)),
             Standing::Waits => Ok(None),
             Standing::Gone => {
                 self.is_over = true;

@@ -7,8 +7,7 @@ use ringfence_proto::request::ParseError;
 use ringfence_proto::v3electionpb::{self as etcd, election_server};
 use ringfence_proto::{etcdserverpb, response};
 use ringfence_types::{
-    Command, CompareTarget, Freshness, KeyValue, LeaseId, Operation, Put, PutLease, PutValue, Reply,
-    Revision, Txn,
+    Command, CompareTarget, KeyValue, LeaseId, Operation, Put, PutLease, PutValue, Reply, Revision, Txn,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::metadata::MetadataMap;
@@ -16,7 +15,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::candidacy::{self, Bid};
 use crate::holders::{Holders, Place};
-use crate::served::Served;
+use crate::served::{At, Served};
 use crate::status::{LockTrouble, Trouble};
 use crate::{deadline, gate, queue};
 
@@ -40,7 +39,7 @@ impl election_server::Election for Election {
         let won = won.map_err(|trouble| self.served.status(&trouble))?;
         let (key, rev, lease) = (won.key.clone(), won.token.0, won.lease.0);
         let mut response = Response::new(etcd::CampaignResponse {
-            header: Some(self.served.header(won.revision)),
+            header: Some(self.served.header(won.at)),
             leader: Some(etcd::LeaderKey { name, key, rev, lease }),
             token: won.token.0,
             lease: won.lease.0,
@@ -66,9 +65,9 @@ impl election_server::Election for Election {
         request: Request<etcd::LeaderRequest>,
     ) -> Result<Response<etcd::LeaderResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        self.served.answer(self.find_leader(&metadata, &request.name).await.and_then(|(revision, leader)| {
+        self.served.answer(self.find_leader(&metadata, &request).await.and_then(|(at, leader)| {
             let leader = leader.ok_or(LockTrouble::NoLeader)?;
-            Ok(told(&self.served, revision, leader))
+            Ok(told(&self.served, at, leader))
         }))
     }
 
@@ -151,8 +150,8 @@ impl Election {
             failure: Vec::new(),
         };
         let applied = self.served.node.propose(&Command::Txn(txn), deadline::of(metadata)).await??;
-        match applied.reply {
-            Reply::Txn(reply) => Ok((reply.succeeded, self.served.header(applied.revision))),
+        match &applied.reply {
+            Reply::Txn(reply) => Ok((reply.succeeded, self.served.header(&applied))),
             reply => panic!("the reply to a transaction is of the command's kind, and this one is {reply:?}"),
         }
     }
@@ -160,11 +159,10 @@ impl Election {
     async fn find_leader(
         &self,
         metadata: &MetadataMap,
-        name: &bytes::Bytes,
-    ) -> Result<(Revision, Option<KeyValue>), Trouble> {
-        gate::leader(metadata, &self.served.node)?;
-        drop(self.served.node.read_barrier(Freshness::Linearizable, deadline::of(metadata)).await?);
-        read_leader(&self.served, name).await
+        request: &etcd::LeaderRequest,
+    ) -> Result<(At, Option<KeyValue>), Trouble> {
+        drop(self.served.fresh_view(metadata, request.freshness).await?);
+        read_leader(&self.served, &request.name).await
     }
 
     async fn begin_observing(
@@ -174,29 +172,29 @@ impl Election {
     ) -> Result<Observation, Trouble> {
         let permit = self.holders.admit()?;
         let place = self.holders.observe(request.name.clone());
-        let (revision, leader) = self.find_leader(metadata, &request.name).await?;
-        let first = leader.map(|leader| (revision, leader));
+        let (at, leader) = self.find_leader(metadata, &request).await?;
+        let first = leader.map(|leader| (at, leader));
         let (served, name) = (self.served.clone(), request.name);
         Ok(Observation { served, name, place, first, newest: Default::default(), _permit: permit })
     }
 }
 
-/// Whoever stands first in the newest local state, and the state's revision.
-async fn read_leader(served: &Served, name: &bytes::Bytes) -> Result<(Revision, Option<KeyValue>), Trouble> {
+/// Whoever stands first in the newest local state, and when that was.
+async fn read_leader(served: &Served, name: &bytes::Bytes) -> Result<(At, Option<KeyValue>), Trouble> {
     let name = name.clone();
     let read = served.read_long(move |view| {
         let leader = match queue::oldest(view, &name)? {
             Some(oldest) => queue::get(view, &oldest.key)?,
             None => None,
         };
-        Ok((view.revision(), leader))
+        Ok((At::from(view), leader))
     });
     read.await
 }
 
-fn told(served: &Served, revision: Revision, leader: KeyValue) -> etcd::LeaderResponse {
+fn told(served: &Served, at: At, leader: KeyValue) -> etcd::LeaderResponse {
     let kv = response::key_values(vec![leader]).pop();
-    etcd::LeaderResponse { header: Some(served.header(revision)), kv }
+    etcd::LeaderResponse { header: Some(served.header(at)), kv }
 }
 
 /// An election that is observed. It tells the newest leader and what it says, not each one in between, and never an older
@@ -206,7 +204,7 @@ struct Observation {
     name: bytes::Bytes,
     place: Place,
     /// The leader when the observation began.
-    first: Option<(Revision, KeyValue)>,
+    first: Option<(At, KeyValue)>,
     /// What was told last: when the leader's key was created, and when it was last changed. Leaders follow each other in the
     /// order in which their keys were created.
     newest: (Revision, Revision),
@@ -217,19 +215,19 @@ impl Observation {
     async fn next(&mut self) -> Result<etcd::LeaderResponse, Trouble> {
         let mut found = self.first.take();
         loop {
-            if let Some((revision, leader)) = found {
-                let at = (leader.create_revision, leader.mod_revision);
-                if at > self.newest {
-                    self.newest = at;
-                    return Ok(told(&self.served, revision, leader));
+            if let Some((at, leader)) = found {
+                let said = (leader.create_revision, leader.mod_revision);
+                if said > self.newest {
+                    self.newest = said;
+                    return Ok(told(&self.served, at, leader));
                 }
             }
             tokio::select! {
                 () = self.place.called() => {}
                 () = self.served.shutdown.cancelled() => return Err(LockTrouble::Stopping.into()),
             }
-            let (revision, leader) = read_leader(&self.served, &self.name).await?;
-            found = leader.map(|leader| (revision, leader));
+            let (at, leader) = read_leader(&self.served, &self.name).await?;
+            found = leader.map(|leader| (at, leader));
         }
     }
 }

@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use ringfence_proto::extension::scope_message;
+use ringfence_proto::freshness::token_message;
 use ringfence_proto::request;
 use ringfence_proto::ringfence_v1::{self as v1, fencing_server, resolve_response};
 use ringfence_store::{ReadError, View};
-use ringfence_types::{
-    Applied, Command, Freshness, Guard, KeyRange, KeyValue, RangeQuery, Reply, Resolution, Scope,
-};
+use ringfence_types::{Applied, Command, Guard, KeyRange, KeyValue, RangeQuery, Reply, Resolution, Scope};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::limits::INSPECTED_WAITERS_MAX;
-use crate::served::{Served, unexpected};
+use crate::served::{At, Served, unexpected};
 use crate::status::{self, Trouble};
 use crate::{deadline, gate};
 
@@ -28,18 +27,23 @@ impl fencing_server::Fencing for Fencing {
         request: Request<v1::ChangeGuardRequest>,
     ) -> Result<Response<v1::ChangeGuardResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        self.served.answer(self.change(&metadata, request).await)
+        let changed = self.change(&metadata, request).await;
+        self.served.answer_at(changed.map(|at| {
+            let position = Some(token_message(self.served.token(at)));
+            (at, v1::ChangeGuardResponse { position })
+        }))
     }
 
     async fn list_guards(
         &self,
         request: Request<v1::ListGuardsRequest>,
     ) -> Result<Response<v1::ListGuardsResponse>, Status> {
-        let (metadata, _, _) = request.into_parts();
-        let view = self.fresh_view(&metadata).await;
+        let (metadata, _, request) = request.into_parts();
+        let view = self.served.fresh_view(&metadata, request.freshness).await;
         self.served.answer(view.map(|view| v1::ListGuardsResponse {
             guards: view.guards().into_iter().map(guard).collect(),
             revision: view.revision().0,
+            position: Some(token_message(self.served.token(&view))),
         }))
     }
 
@@ -61,11 +65,7 @@ impl fencing_server::Fencing for Fencing {
 }
 
 impl Fencing {
-    async fn change(
-        &self,
-        metadata: &MetadataMap,
-        request: v1::ChangeGuardRequest,
-    ) -> Result<v1::ChangeGuardResponse, Trouble> {
+    async fn change(&self, metadata: &MetadataMap, request: v1::ChangeGuardRequest) -> Result<At, Trouble> {
         gate::leader(metadata, &self.served.node)?;
         gate::carried(metadata)?.refuse()?;
         let command = request::guard_change(request)?;
@@ -84,9 +84,10 @@ impl Fencing {
                 "an administrator changed a guard without the fences that this needs"
             );
         }
-        match changed?.reply {
-            Reply::GuardChanged => Ok(v1::ChangeGuardResponse {}),
-            reply => unexpected("a change of guards", &reply),
+        let changed = changed?;
+        match &changed.reply {
+            Reply::GuardChanged => Ok(At::from(&changed)),
+            reply => unexpected("a change of guards", reply),
         }
     }
 
@@ -100,8 +101,10 @@ impl Fencing {
             Ok(0) | Err(_) => INSPECTED_WAITERS_MAX,
             Ok(waiters) => waiters.min(INSPECTED_WAITERS_MAX),
         };
-        drop(self.fresh_view(metadata).await?);
-        self.served.read_long(move |view| inspected(view, &scope, waiters_max)).await
+        drop(self.served.fresh_view(metadata, request.freshness).await?);
+        let read = move |view: &View| Ok((At::from(view), inspected(view, &scope, waiters_max)?));
+        let (at, answer) = self.served.read_long(read).await?;
+        Ok(v1::InspectResponse { position: Some(token_message(self.served.token(at))), ..answer })
     }
 
     async fn settle(
@@ -111,24 +114,21 @@ impl Fencing {
     ) -> Result<v1::ResolveResponse, Trouble> {
         gate::leader(metadata, &self.served.node)?;
         gate::carried(metadata)?.refuse()?;
-        let kind = match self.propose(metadata, &request::resolve(request)?).await?.reply {
-            Reply::Resolved(resolution) => resolution_kind(&resolution),
-            reply => unexpected("a resolution", &reply),
+        let resolved = self.propose(metadata, &request::resolve(request)?).await?;
+        let kind = match &resolved.reply {
+            Reply::Resolved(resolution) => resolution_kind(resolution),
+            reply => unexpected("a resolution", reply),
         };
-        Ok(v1::ResolveResponse { kind: Some(kind) })
+        let position = Some(token_message(self.served.token(&resolved)));
+        Ok(v1::ResolveResponse { kind: Some(kind), position })
     }
 
     async fn propose(&self, metadata: &MetadataMap, command: &Command) -> Result<Applied, Trouble> {
         Ok(self.served.node.propose(command, deadline::of(metadata)).await??)
     }
-
-    async fn fresh_view(&self, metadata: &MetadataMap) -> Result<View, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
-        Ok(self.served.node.read_barrier(Freshness::Linearizable, deadline::of(metadata)).await?)
-    }
 }
 
-/// Who holds a scope, and who waits for it.
+/// Who holds a scope, and who waits for it; but for the position.
 fn inspected(view: &View, scope: &Scope, waiters_max: usize) -> Result<v1::InspectResponse, ReadError> {
     let keys: Vec<Bytes> = match scope {
         Scope::Key(key) => vec![key.clone()],
@@ -146,6 +146,7 @@ fn inspected(view: &View, scope: &Scope, waiters_max: usize) -> Result<v1::Inspe
         holder: candidates.next(),
         waiters: candidates.collect(),
         revision: view.revision().0,
+        position: None,
     })
 }
 
@@ -171,13 +172,14 @@ fn resolution_kind(resolution: &Resolution) -> resolve_response::Kind {
 
 #[cfg(test)]
 mod tests {
-    use ringfence_types::{PutReply, Rejection, Revision};
+    use ringfence_types::{Index, PutReply, Rejection, Revision};
 
     use super::*;
 
     #[test]
     fn a_resolution_tells_what_became_of_the_write() {
-        let applied = Applied { revision: Revision(7), reply: Reply::Put(PutReply::default()) };
+        let applied =
+            Applied { revision: Revision(7), index: Index(9), reply: Reply::Put(PutReply::default()) };
         for (resolution, expected) in [
             (Resolution::Closed, resolve_response::Kind::Closed(true)),
             (Resolution::AppliedAt(Revision(5)), resolve_response::Kind::Applied(5)),

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::limits::SHORT_TXN_KEYS_MAX;
 use crate::range_stream;
-use crate::served::{Served, unexpected};
+use crate::served::{At, Served, unexpected};
 use crate::status::Trouble;
 use crate::{deadline, gate};
 
@@ -69,12 +69,12 @@ impl kv_server::Kv for Kv {
     async fn put(&self, request: Request<etcd::PutRequest>) -> Result<Response<etcd::PutResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let written = self.write(&metadata, request, request::put).await;
-        self.answer(written.map(|(applied, checked)| match applied.reply {
-            Reply::Put(reply) => {
-                let header = self.served.header(applied.revision);
-                etcd::PutResponse { checked, ..response::put(reply, header) }
+        self.answer(written.map(|(applied, checked)| {
+            let header = self.served.header(&applied);
+            match applied.reply {
+                Reply::Put(reply) => etcd::PutResponse { checked, ..response::put(reply, header) },
+                reply => unexpected("a put", &reply),
             }
-            reply => unexpected("a put", &reply),
         }))
     }
 
@@ -84,12 +84,14 @@ impl kv_server::Kv for Kv {
     ) -> Result<Response<etcd::DeleteRangeResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let written = self.write(&metadata, request, request::delete_range).await;
-        self.answer(written.map(|(applied, checked)| match applied.reply {
-            Reply::DeleteRange(reply) => {
-                let header = self.served.header(applied.revision);
-                etcd::DeleteRangeResponse { checked, ..response::delete_range(reply, header) }
+        self.answer(written.map(|(applied, checked)| {
+            let header = self.served.header(&applied);
+            match applied.reply {
+                Reply::DeleteRange(reply) => {
+                    etcd::DeleteRangeResponse { checked, ..response::delete_range(reply, header) }
+                }
+                reply => unexpected("a deletion", &reply),
             }
-            reply => unexpected("a deletion", &reply),
         }))
     }
 
@@ -105,7 +107,7 @@ impl kv_server::Kv for Kv {
         let (metadata, _, request) = request.into_parts();
         let compacted = self.compaction(&metadata, &request).await;
         self.served.answer(compacted.map(|applied| match applied.reply {
-            Reply::Compact => etcd::CompactionResponse { header: Some(self.served.header(applied.revision)) },
+            Reply::Compact => etcd::CompactionResponse { header: Some(self.served.header(&applied)) },
             reply => unexpected("a compaction", &reply),
         }))
     }
@@ -212,11 +214,9 @@ impl Kv {
         };
         self.served.hottest.notice_write(&command);
         let (applied, checked) = self.propose(metadata, &command, wish).await?;
+        let header = self.served.header(&applied);
         match applied.reply {
-            Reply::Txn(reply) => {
-                let header = self.served.header(applied.revision);
-                Ok(etcd::TxnResponse { checked, ..response::txn(reply, header) })
-            }
+            Reply::Txn(reply) => Ok(etcd::TxnResponse { checked, ..response::txn(reply, header) }),
             reply => unexpected("a transaction", &reply),
         }
     }
@@ -230,14 +230,14 @@ impl Kv {
     ) -> Result<etcd::TxnResponse, Trouble> {
         let view = self.view(metadata, freshness).await?;
         let max = self.served.limits.answer_bytes;
-        let (revision, reply) = if is_short_txn(&txn) {
-            (view.revision(), view.evaluate_within(&txn, max)?)
+        let (at, reply) = if is_short_txn(&txn) {
+            (At::from(&view), view.evaluate_within(&txn, max)?)
         } else {
             drop(view);
-            let read = move |view: &View| Ok((view.revision(), view.evaluate_within(&txn, max)?));
+            let read = move |view: &View| Ok((At::from(view), view.evaluate_within(&txn, max)?));
             self.served.read_long(read).await?
         };
-        Ok(response::txn(reply, self.served.header(revision)))
+        Ok(response::txn(reply, self.served.header(at)))
     }
 
     async fn read_range(
@@ -246,16 +246,16 @@ impl Kv {
         request: etcd::RangeRequest,
     ) -> Result<etcd::RangeResponse, Trouble> {
         let (view, query) = self.open_range(metadata, request).await?;
-        let (revision, reply) = if is_short(&query) {
-            (view.revision(), view.range(&query)?)
+        let (at, reply) = if is_short(&query) {
+            (At::from(&view), view.range(&query)?)
         } else {
             drop(view);
             let max = self.served.limits.answer_bytes;
-            let read = move |view: &View| Ok((view.revision(), view.range_within(&query, max)?));
+            let read = move |view: &View| Ok((At::from(view), view.range_within(&query, max)?));
             self.served.read_long(read).await?
         };
         let age_ms = self.served.node.age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        Ok(etcd::RangeResponse { age_ms, ..response::range(reply, self.served.header(revision)) })
+        Ok(etcd::RangeResponse { age_ms, ..response::range(reply, self.served.header(at)) })
     }
 
     /// What every read of a range begins with: the question, and a state fresh enough to answer it.

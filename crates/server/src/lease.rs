@@ -11,14 +11,12 @@ use ringfence_proto::etcdserverpb::lease_server;
 use ringfence_proto::etcdserverpb::{self as etcd};
 use ringfence_store::View;
 use ringfence_types::limits::{LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN};
-use ringfence_types::{
-    Command, Freshness, Grant, Lease as Granted, LeaseCommand, LeaseId, LeaseTime, Rejection, Reply, Revision,
-};
-use tonic::metadata::{MetadataMap, MetadataValue};
+use ringfence_types::{Command, Grant, Lease as Granted, LeaseCommand, LeaseId, LeaseTime, Rejection, Reply};
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::limits::KEEP_ALIVES_PER_CALL_MAX;
-use crate::served::{Served, unexpected};
+use crate::served::{At, Served, unexpected};
 use crate::status::Trouble;
 use crate::{deadline, gate};
 
@@ -45,18 +43,19 @@ impl lease_server::Lease for Lease {
             gate::leader(&metadata, &self.served.node)?;
             grant(&self.served, LeaseId(request.id), request.ttl, deadline::of(&metadata)).await
         };
-        let granted = granted.await.map(|(revision, lease)| {
+        let granted = granted.await.map(|(at, lease)| {
             let answer = etcd::LeaseGrantResponse {
-                header: Some(self.served.header(revision)),
+                header: Some(self.served.header(at)),
                 id: lease.grant.lease.0,
                 ttl: seconds(lease.ttl_seconds),
                 error: String::new(),
                 grant: lease.grant.index.0,
             };
-            (answer, session_metadata(lease.grant))
+            (at, (answer, session(lease.grant)))
         });
-        let (answer, metadata) = granted.map_err(|trouble| self.served.status(&trouble))?;
-        Ok(Response::from_parts(metadata, answer, http::Extensions::default()))
+        let (mut metadata, (answer, session), extensions) = self.served.answer_at(granted)?.into_parts();
+        metadata.insert(SESSION_KEY, session);
+        Ok(Response::from_parts(metadata, answer, extensions))
     }
 
     async fn lease_revoke(
@@ -65,8 +64,8 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<etcd::LeaseRevokeResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let revoked = self.revoke(&metadata, LeaseId(request.id)).await;
-        self.served.answer(
-            revoked.map(|revision| etcd::LeaseRevokeResponse { header: Some(self.served.header(revision)) }),
+        self.served.answer_at(
+            revoked.map(|at| (at, etcd::LeaseRevokeResponse { header: Some(self.served.header(at)) })),
         )
     }
 
@@ -96,7 +95,8 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<etcd::LeaseLeasesRequest>,
     ) -> Result<Response<etcd::LeaseLeasesResponse>, Status> {
-        self.served.answer(self.leases(request.metadata()).await)
+        let (metadata, _, request) = request.into_parts();
+        self.served.answer(self.leases(&metadata, request).await)
     }
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn grant(
     wanted: LeaseId,
     ttl: i64,
     deadline: Instant,
-) -> Result<(Revision, Granted), Trouble> {
+) -> Result<(At, Granted), Trouble> {
     let ttl_seconds = u64::try_from(ttl).unwrap_or(0).max(LEASE_TTL_SECONDS_MIN);
     if ttl_seconds > LEASE_TTL_SECONDS_MAX {
         return Err(Trouble::LeaseTtl { seconds: ttl_seconds });
@@ -117,12 +117,12 @@ pub(crate) async fn grant(
         let lease = if wanted == LeaseId(0) { draw() } else { wanted };
         let command = LeaseCommand::Grant { lease, ttl_seconds };
         match served.node.propose(&by_leader(command), deadline).await? {
-            Ok(applied) => match applied.reply {
+            Ok(applied) => match &applied.reply {
                 Reply::LeaseGranted(lease) => {
                     served.lease_counts.count_granted();
-                    return Ok((applied.revision, lease));
+                    return Ok((At::from(&applied), *lease));
                 }
-                reply => unexpected("a grant", &reply),
+                reply => unexpected("a grant", reply),
             },
             Err(Rejection::LeaseExists) if wanted == LeaseId(0) && draws < DRAWS_MAX => draws += 1,
             Err(rejection) => return Err(rejection.into()),
@@ -140,12 +140,9 @@ fn by_leader(command: LeaseCommand) -> Command {
     Command::Lease { command, clock: LeaseTime(0) }
 }
 
-fn session_metadata(grant: Grant) -> MetadataMap {
-    let mut metadata = MetadataMap::new();
+fn session(grant: Grant) -> AsciiMetadataValue {
     let session = format!("{:x};{}", grant.lease.0, grant.index.0);
-    let session = MetadataValue::try_from(session).expect("digits and a semicolon are plain text");
-    metadata.insert(SESSION_KEY, session);
-    metadata
+    AsciiMetadataValue::try_from(session).expect("digits and a semicolon are plain text")
 }
 
 /// The answers to a stream of keep-alives, in the order in which they were asked. Many may wait: a client keeps all its leases
@@ -182,23 +179,23 @@ async fn keep_alive(served: &Served, lease: LeaseId) -> Result<etcd::LeaseKeepAl
         served.lease_counts.count_renewed();
     }
     Ok(etcd::LeaseKeepAliveResponse {
-        header: Some(served.header_now()),
+        header: Some(renewed.map_or_else(|| served.header_now(), |(_, at)| served.header(at))),
         id: lease.0,
-        ttl: renewed.map_or(0, |lease| seconds(lease.ttl_seconds)),
+        ttl: renewed.map_or(0, |(lease, _)| seconds(lease.ttl_seconds)),
     })
 }
 
 impl Lease {
-    async fn revoke(&self, metadata: &MetadataMap, lease: LeaseId) -> Result<Revision, Trouble> {
+    async fn revoke(&self, metadata: &MetadataMap, lease: LeaseId) -> Result<At, Trouble> {
         gate::leader(metadata, &self.served.node)?;
         let command = by_leader(LeaseCommand::Revoke { lease });
         let applied = self.served.node.propose(&command, deadline::of(metadata)).await??;
-        match applied.reply {
+        match &applied.reply {
             Reply::LeaseRevoked => {
                 self.served.lease_counts.count_revoked();
-                Ok(applied.revision)
+                Ok(At::from(&applied))
             }
-            reply => unexpected("a revocation", &reply),
+            reply => unexpected("a revocation", reply),
         }
     }
 
@@ -208,20 +205,20 @@ impl Lease {
         request: etcd::LeaseTimeToLiveRequest,
     ) -> Result<etcd::LeaseTimeToLiveResponse, Trouble> {
         let lease = LeaseId(request.id);
-        let view = self.fresh_view(metadata).await?;
+        let view = self.served.fresh_view(metadata, request.freshness).await?;
         let clock = self.served.node.lease_clock();
-        let (known, keys, revision) = if request.keys {
+        let (known, keys, at) = if request.keys {
             drop(view);
             // The lease and its keys by one view.
-            let read = move |view: &View| Ok((view.lease(lease)?, view.lease_keys(lease)?, view.revision()));
+            let read = move |view: &View| Ok((view.lease(lease)?, view.lease_keys(lease)?, At::from(view)));
             self.served.read_long(read).await?
         } else {
-            (view.lease(lease)?, Vec::new(), view.revision())
+            (view.lease(lease)?, Vec::new(), At::from(&view))
         };
         // A leader knows the time; a follower only what the log has carried to it, which is up to a second less.
         let clock = clock.unwrap_or_default().max(self.served.node.view().lease_clock());
         Ok(etcd::LeaseTimeToLiveResponse {
-            header: Some(self.served.header(revision)),
+            header: Some(self.served.header(at)),
             id: lease.0,
             ttl: known.map_or(-1, |known| seconds(known.seconds_left(clock))),
             granted_ttl: known.map_or(0, |known| seconds(known.ttl_seconds)),
@@ -229,20 +226,19 @@ impl Lease {
         })
     }
 
-    async fn leases(&self, metadata: &MetadataMap) -> Result<etcd::LeaseLeasesResponse, Trouble> {
-        drop(self.fresh_view(metadata).await?);
-        let read = |view: &View| Ok((view.leases()?, view.revision()));
-        let (leases, revision) = self.served.read_long(read).await?;
+    async fn leases(
+        &self,
+        metadata: &MetadataMap,
+        request: etcd::LeaseLeasesRequest,
+    ) -> Result<etcd::LeaseLeasesResponse, Trouble> {
+        drop(self.served.fresh_view(metadata, request.freshness).await?);
+        let read = |view: &View| Ok((view.leases()?, At::from(view)));
+        let (leases, at) = self.served.read_long(read).await?;
         let status = |lease: Granted| etcd::LeaseStatus { id: lease.grant.lease.0 };
         Ok(etcd::LeaseLeasesResponse {
-            header: Some(self.served.header(revision)),
+            header: Some(self.served.header(at)),
             leases: leases.into_iter().map(status).collect(),
         })
-    }
-
-    async fn fresh_view(&self, metadata: &MetadataMap) -> Result<View, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
-        Ok(self.served.node.read_barrier(Freshness::Linearizable, deadline::of(metadata)).await?)
     }
 }
 
@@ -259,9 +255,9 @@ mod tests {
 
     #[test]
     fn a_session_is_told_in_metadata() {
-        let told = |lease| session_metadata(Grant { lease: LeaseId(lease), index: Index(70) });
-        assert_eq!(told(255).get(SESSION_KEY).expect("it is set").to_str().unwrap(), "ff;70");
-        assert_eq!(told(-1).get(SESSION_KEY).expect("it is set").to_str().unwrap(), "ffffffffffffffff;70");
+        let told = |lease| session(Grant { lease: LeaseId(lease), index: Index(70) });
+        assert_eq!(told(255).to_str().unwrap(), "ff;70");
+        assert_eq!(told(-1).to_str().unwrap(), "ffffffffffffffff;70");
     }
 
     #[test]

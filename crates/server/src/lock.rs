@@ -36,7 +36,7 @@ impl lock_server::Lock for Lock {
         };
         let won = won.map_err(|trouble| self.served.status(&trouble))?;
         let mut response = Response::new(etcd::LockResponse {
-            header: Some(self.served.header(won.revision)),
+            header: Some(self.served.header(won.at)),
             key: won.key.clone(),
             token: won.token.0,
             lease: won.lease.0,
@@ -79,6 +79,6 @@ impl Lock {
             })
         };
         let applied = self.served.node.propose(&command, deadline::of(metadata)).await??;
-        Ok(etcd::UnlockResponse { header: Some(self.served.header(applied.revision)) })
+        Ok(etcd::UnlockResponse { header: Some(self.served.header(&applied)) })
     }
 }

@@ -103,7 +103,7 @@ impl maintenance_server::Maintenance for Maintenance {
     async fn hash(&self, _: Request<etcd::HashRequest>) -> Result<Response<etcd::HashResponse>, Status> {
         let view = self.served.node.believed_view().map_err(Trouble::from);
         self.served.answer(view.map(|view| {
-            let header = Some(self.served.header(view.revision()));
+            let header = Some(self.served.header(&view));
             etcd::HashResponse { header, hash: fold(view.hash().0) }
         }))
     }

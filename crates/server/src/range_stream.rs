@@ -14,7 +14,7 @@ use ringfence_types::{KeyValue, RangeQuery, RangeReply, Revision, SortOrder, Sor
 use tonic::Status;
 
 use crate::limits::{STREAM_CHUNK_BYTES_MAX, STREAM_CHUNK_KEYS_MAX};
-use crate::served::Served;
+use crate::served::{At, Served};
 
 /// The messages that answer `query`.
 pub(crate) fn chunks(
@@ -31,9 +31,7 @@ pub(crate) fn chunks(
                 let part = etcd::RangeResponse { kvs: response::key_values(kvs), ..Default::default() };
                 Some((Ok(message(part)), Some((served, cursor))))
             }
-            Ok(Part::Last(reply, revision)) => {
-                Some((Ok(message(response::range(reply, served.header(revision)))), None))
-            }
+            Ok(Part::Last(reply, at)) => Some((Ok(message(response::range(reply, served.header(at)))), None)),
             Err(trouble) => Some((Err(served.status(&trouble)), None)),
         }
     })
@@ -47,16 +45,16 @@ fn message(part: etcd::RangeResponse) -> etcd::RangeStreamResponse {
 enum Part {
     /// Keys, and where the stream stands then.
     Middle(Vec<KeyValue>, Cursor),
-    /// The last keys with the counts, and the store's revision when the stream began.
-    Last(RangeReply, Revision),
+    /// The last keys with the counts, and when the stream began.
+    Last(RangeReply, At),
 }
 
 /// Where a stream stands.
 struct Cursor {
     /// The question; its revision is fixed when the first part is read.
     query: RangeQuery,
-    /// The store's revision when the first part was read.
-    opened_at: Option<Revision>,
+    /// When the first part was read.
+    opened_at: Option<At>,
     /// The last key sent.
     after: Option<Bytes>,
     /// Number of keys sent.
@@ -67,8 +65,8 @@ struct Cursor {
 
 impl Cursor {
     fn read(mut self, view: &View, answer_bytes_max: u64) -> Result<Part, ReadError> {
-        let opened_at = *self.opened_at.get_or_insert(view.revision());
-        let at = *self.query.revision.get_or_insert(opened_at);
+        let opened_at = *self.opened_at.get_or_insert(At::from(view));
+        let at = *self.query.revision.get_or_insert(opened_at.revision);
         if !is_streamable(&self.query) {
             return Ok(Part::Last(view.range_within(&self.query, answer_bytes_max)?, opened_at));
         }

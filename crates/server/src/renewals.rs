@@ -16,6 +16,7 @@ use ringfence_types::{Command, Freshness, Grant, Lease, LeaseCommand, LeaseId, L
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::served::At;
 use crate::status::Trouble;
 
 /// Time between two entries of renewals, unless they are full: a member writes at most ten a second while there are few
@@ -24,8 +25,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Most entries of renewals that are under way at once.
 const ENTRIES_UNDER_WAY_MAX: usize = 4;
 
-/// What came of a renewal: the lease as it is now, or nothing where that grant of it has ended.
-type Renewed = Result<Option<Lease>, ProposeError>;
+/// What came of a renewal: the lease as it is then, and when that was; or nothing where that grant of it has ended.
+type Renewed = Result<Option<(Lease, At)>, ProposeError>;
 
 /// A grant that is to be renewed.
 pub(crate) struct Waiting {
@@ -45,13 +46,17 @@ impl Renewals {
     }
 
     /// Lets a lease begin anew; none where it has ended. Where many wait already, this waits too.
-    pub(crate) async fn keep_alive(&self, node: &Node, lease: LeaseId) -> Result<Option<Lease>, Trouble> {
+    pub(crate) async fn keep_alive(
+        &self,
+        node: &Node,
+        lease: LeaseId,
+    ) -> Result<Option<(Lease, At)>, Trouble> {
         let deadline = rt::now() + REQUEST_TIMEOUT;
         if let Some(known) = node.lease_hint(lease) {
             if Canary::KeepAliveEarly.sings() {
                 let renewals = self.clone();
                 rt::spawn(async move { drop(renewals.renew(known.grant).await) });
-                return Ok(Some(known));
+                return Ok(Some((known, At::from(&node.view()))));
             }
             if let Some(renewed) = self.renew(known.grant).await? {
                 return Ok(Some(renewed));
@@ -108,9 +113,10 @@ async fn renew(node: &Node, batch: Vec<Waiting>) {
     grants.dedup();
     let renew = Command::Lease { command: LeaseCommand::Renew { grants }, clock: LeaseTime(0) };
     let renewed = match node.propose(&renew, rt::now() + REQUEST_TIMEOUT).await {
-        Ok(Ok(applied)) => match applied.reply {
+        Ok(Ok(applied)) => match &applied.reply {
             Reply::LeasesRenewed(leases) => {
-                Ok(leases.into_iter().map(|lease| (lease.grant, lease)).collect::<BTreeMap<_, _>>())
+                let at = At::from(&applied);
+                Ok(leases.iter().map(|lease| (lease.grant, (*lease, at))).collect::<BTreeMap<_, _>>())
             }
             reply => panic!("the reply to a renewal is of its kind, and this one is {reply:?}"),
         },

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_consensus::{Node, rt};
-use ringfence_proto::{etcdserverpb, response};
+use ringfence_proto::freshness::{self, FRESHNESS_KEY, POSITION_KEY};
+use ringfence_proto::request::ParseError;
+use ringfence_proto::{etcdserverpb, response, ringfence_v1 as v1};
 use ringfence_store::{ReadError, View};
-use ringfence_types::{Reply, Revision};
+use ringfence_types::{Applied, CausalToken, Index, Reply, Revision};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Response, Status};
 
 use crate::admission::Admission;
@@ -20,6 +23,7 @@ use crate::refusals::Refusals;
 use crate::renewals::Renewals;
 use crate::status::Trouble;
 use crate::watch::WatchCounts;
+use crate::{deadline, gate};
 
 /// How long a stream that wants a leader goes on without one: longer than an election in the normal course.
 const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
@@ -48,6 +52,33 @@ pub(crate) struct Served {
     leaderless: watch::Receiver<bool>,
 }
 
+/// Where in the cluster's history an answer was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    /// The store's revision.
+    pub(crate) revision: Revision,
+    /// The newest entry that the answer tells of; 0 where it is about the revision alone.
+    pub(crate) index: Index,
+}
+
+impl From<&View> for At {
+    fn from(view: &View) -> At {
+        At { revision: view.revision(), index: view.applied().map_or(Index(0), |applied| applied.index) }
+    }
+}
+
+impl From<Revision> for At {
+    fn from(revision: Revision) -> At {
+        At { revision, index: Index(0) }
+    }
+}
+
+impl From<&Applied> for At {
+    fn from(applied: &Applied) -> At {
+        At { revision: applied.revision, index: applied.index }
+    }
+}
+
 impl Served {
     pub(crate) fn new(node: Node, shutdown: CancellationToken, renewals: Renewals, limits: Limits) -> Served {
         let (tell, leaderless) = watch::channel(false);
@@ -68,19 +99,48 @@ impl Served {
         }
     }
 
-    /// The header of an answer given at `revision`.
-    pub(crate) fn header(&self, revision: Revision) -> etcdserverpb::ResponseHeader {
-        response::header(self.node.cluster_id(), self.node.node_id(), revision, self.node.term())
+    /// The header of an answer given there.
+    pub(crate) fn header(&self, at: impl Into<At>) -> etcdserverpb::ResponseHeader {
+        response::header(self.token(at), self.node.node_id(), self.node.term())
+    }
+
+    /// A state as fresh as a call about leases, guards or locks wants it, by its field or its metadata; linearizable where neither says
+    /// anything.
+    pub(crate) async fn fresh_view(
+        &self,
+        metadata: &MetadataMap,
+        field: Option<v1::Freshness>,
+    ) -> Result<View, Trouble> {
+        gate::leader(metadata, &self.node)?;
+        let wishes = metadata.get_all(FRESHNESS_KEY).iter().map(MetadataValue::as_bytes);
+        let wanted = freshness::wanted(false, field, wishes).map_err(ParseError::from)?;
+        Ok(self.node.read_barrier(wanted, deadline::of(metadata)).await?)
     }
 
     /// The header of an answer about the state as this member has it.
     pub(crate) fn header_now(&self) -> etcdserverpb::ResponseHeader {
-        self.header(self.node.view().revision())
+        self.header(&self.node.view())
+    }
+
+    /// The causal token of an answer given there.
+    pub(crate) fn token(&self, at: impl Into<At>) -> CausalToken {
+        let At { revision, index } = at.into();
+        CausalToken { cluster_id: self.node.cluster_id(), revision, index }
     }
 
     /// Turns what a service came to into what gRPC sends.
     pub(crate) fn answer<T>(&self, result: Result<T, Trouble>) -> Result<Response<T>, Status> {
         result.map(Response::new).map_err(|trouble| self.status(&trouble))
+    }
+
+    /// As [`Served::answer`], where what was done has no revision of its own: the metadata tell the position too, for clients that
+    /// read no fields of ours.
+    pub(crate) fn answer_at<T>(&self, result: Result<(At, T), Trouble>) -> Result<Response<T>, Status> {
+        let (at, answer) = result.map_err(|trouble| self.status(&trouble))?;
+        let mut response = Response::new(answer);
+        let position = MetadataValue::try_from(self.token(at).to_string());
+        response.metadata_mut().insert(POSITION_KEY, position.expect("a token is plain text"));
+        Ok(response)
     }
 
     /// The status that tells a client of `trouble`, and who leads where that helps.

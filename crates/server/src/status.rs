@@ -7,7 +7,7 @@
 //! | malformed, too large, unknown or contradictory option | `INVALID_ARGUMENT` | no |
 //! | compacted or future revision | `OUT_OF_RANGE` | no |
 //! | a limit or overload | `RESOURCE_EXHAUSTED` | no |
-//! | an ended session, a key that can never hold its lock | `FAILED_PRECONDITION` | no |
+//! | an ended session, a key that can never hold its lock, a causal token of another cluster | `FAILED_PRECONDITION` | no |
 //! | nobody leads an election, or not who says so | `UNKNOWN`, as in etcd | no |
 //! | no leader, no leader lease, read-only minority, starting, state quarantine | `UNAVAILABLE` | no |
 //! | the members have different states (alarm CORRUPT) | `DATA_LOSS` | no |
@@ -188,9 +188,11 @@ impl Trouble {
             | Trouble::TooLarge { .. }
             | Trouble::Auth(_)
             | Trouble::LeaseTtl { .. } => Judge::Form,
-            Trouble::LeaderRequired | Trouble::StaleAtGate(_) | Trouble::Overloaded(_) | Trouble::Busy(_) => {
-                Judge::Gate
-            }
+            Trouble::LeaderRequired
+            | Trouble::StaleAtGate(_)
+            | Trouble::Overloaded(_)
+            | Trouble::Busy(_)
+            | Trouble::Barrier(BarrierError::OtherCluster { .. }) => Judge::Gate,
             Trouble::Rejected(_)
             | Trouble::Lock(_)
             | Trouble::Read(ReadError::Rejected(_))
@@ -439,8 +441,8 @@ fn invalid(reason: &'static str, words: impl ToString) -> Told {
 }
 
 /// A refusal for which etcd has no words.
-fn ours(code: Code, reason: &'static str, rejection: &Rejection) -> Told {
-    let words = rejection.to_string();
+fn ours(code: Code, reason: &'static str, words: impl ToString) -> Told {
+    let words = words.to_string();
     Told { code, message: format!("ringfence: {words}").into(), reason, applied: AttemptApplied::No, words }
 }
 
@@ -475,6 +477,8 @@ fn barrier(error: &BarrierError) -> Told {
         BarrierError::StateQuarantine(why) => refused(etcd::UNHEALTHY, "state_quarantine", why),
         BarrierError::Overloaded(_) => refused(etcd::TOO_MANY_REQUESTS, OVERLOADED, error),
         BarrierError::Deadline => refused(etcd::TIMEOUT, "deadline", error),
+        BarrierError::Behind(_) => refused(etcd::TIMEOUT, "behind", error),
+        BarrierError::OtherCluster { .. } => ours(Code::FailedPrecondition, "other_cluster", error),
         BarrierError::Rejected(rejection) => rejected(rejection),
     }
 }
@@ -553,9 +557,13 @@ trouble_from! {
 mod tests {
     use std::time::Duration;
 
-    use ringfence_types::{NodeId, Revision};
+    use ringfence_types::{CausalToken, NodeId, Revision};
 
     use super::*;
+
+    fn token() -> CausalToken {
+        CausalToken::new(7, 8, 9).expect("the revision is above 0")
+    }
 
     fn read_only() -> ReadOnly {
         ReadOnly { since: Duration::from_secs(3), reason: "only 1 of 3 voters answers".to_owned() }
@@ -607,6 +615,7 @@ mod tests {
             (BarrierError::StateQuarantine("rot".to_owned()).into(), etcd::UNHEALTHY, No),
             (BarrierError::Overloaded("65536 wait".to_owned()).into(), etcd::TOO_MANY_REQUESTS, No),
             (BarrierError::Deadline.into(), etcd::TIMEOUT, No),
+            (BarrierError::Behind(token()).into(), etcd::TIMEOUT, No),
             (
                 BarrierError::Rejected(Rejection::FutureRevision { current: Revision(1) }).into(),
                 etcd::FUTURE_REVISION,
@@ -732,6 +741,7 @@ mod tests {
             Trouble::Overlooked("the request carries the extension field 1002".to_owned()),
             Trouble::from(ParseError::EmptyGuard),
             Rejection::AnswerTooLarge { max: 9 }.into(),
+            BarrierError::OtherCluster { token: token(), own: 9 }.into(),
         ] {
             assert!(trouble.status(Vec::new()).message().starts_with("ringfence: "), "{trouble:?}");
             assert!(!trouble.is_elsewhere());

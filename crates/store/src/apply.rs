@@ -66,7 +66,8 @@ pub(crate) fn entry(sources: &Sources, state: &mut State, entry: &Entry) -> Resu
         },
     };
     state.position.log_id = Some(entry.log_id);
-    Ok(outcome)
+    // Here and nowhere before: what a session keeps of an answer does not depend on where it was first given.
+    Ok(outcome.map(|applied| Applied { index: entry.log_id.index, ..applied }))
 }
 
 /// Where a command stands in the log, and how large its entry is.
@@ -173,7 +174,7 @@ fn conditionally(
     let mut transaction = Transaction::new(sources, state);
     let written = fenced(&mut transaction, write, fences);
     let outcome = match refusable(written)? {
-        Ok(reply) => Ok(Applied { revision: transaction.revision(), reply }),
+        Ok(reply) => Ok(Applied { revision: transaction.revision(), index: Index(0), reply }),
         Err(rejection) => {
             // Of a refused write nothing is left but its answer.
             transaction = Transaction::new(sources, state);
@@ -295,7 +296,7 @@ fn commit(sources: &Sources, state: &mut State, place: Place, made: Made) -> Res
 }
 
 fn applied(state: &State, reply: Reply) -> Applied {
-    Applied { revision: state.revision, reply }
+    Applied { revision: state.revision, index: Index(0), reply }
 }
 
 /// The answer tells the alarms that are raised then.

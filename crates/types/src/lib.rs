@@ -2,7 +2,7 @@
 //! their outcomes, events, and the limits that bound them.
 //!
 //! Nothing here does I/O, reads a clock or can be serialised: only `ringfence-proto` turns these types into bytes and
-//! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] (what is asked),
+//! back. Reading order: [`position`] (where in the log), [`key`] (what is stored), [`query`] and [`token`] (what is asked, and how far somebody has seen),
 //! [`lease`] and [`fence`] (what writes may hang on), [`command`] and [`claim`] (what is replicated, and what room it needs), [`member`] (who belongs to the cluster),
 //! [`outcome`] and [`ack`] (what comes back, and when), [`limits`] (how much of it).
 
@@ -17,6 +17,7 @@ pub mod member;
 pub mod outcome;
 pub mod position;
 pub mod query;
+pub mod token;
 
 pub use ack::{Ack, Acks};
 pub use claim::Claim;
@@ -34,3 +35,4 @@ pub use outcome::{
 };
 pub use position::{Index, LogId, NodeId, Term};
 pub use query::{Freshness, RangeQuery, SortOrder, SortTarget};
+pub use token::{CausalToken, MalformedToken};

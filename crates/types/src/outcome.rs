@@ -8,7 +8,7 @@ use crate::fence::Scope;
 use crate::key::{KeyRange, KeyValue, LeaseId, Revision};
 use crate::lease::{Grant, Lease};
 use crate::member::Member;
-use crate::position::NodeId;
+use crate::position::{Index, NodeId};
 
 /// What came of a command: the same on every member that applied it. A refusal is an answer too.
 pub type Outcome = Result<Applied, Rejection>;
@@ -18,6 +18,9 @@ pub type Outcome = Result<Applied, Rejection>;
 pub struct Applied {
     /// The store's revision after the command.
     pub revision: Revision,
+    /// The entry that the command is in: what it changed is seen by whoever has applied that. 0 in an answer that a session keeps,
+    /// and where the answer is not of one entry.
+    pub index: Index,
     /// The answer's body.
     pub reply: Reply,
 }

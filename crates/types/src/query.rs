@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::key::{KeyRange, Revision};
+use crate::token::CausalToken;
 
 /// In which order a range's keys are returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +91,8 @@ pub enum Freshness {
     Quorum,
     /// At least this revision, on whatever member is asked.
     Revision(Revision),
+    /// At least this position, which tells of leases, guards and sessions too; refused by members of another cluster.
+    Token(CausalToken),
     /// At most this much older than now.
     MaxAge(Duration),
     /// What the asked member has.

@@ -168,7 +168,7 @@ pub(super) async fn stand(
     if !matches!(put, Err(Trouble::Unknown)) {
         calls.settled.fetch_add(1, Ordering::Relaxed);
     }
-    let Applied { revision: written, reply } = put?;
+    let Applied { revision: written, reply, .. } = put?;
     let Reply::Put(reply) = reply else { panic!("the reply to a put is {reply:?}") };
     let created = reply.prev_kv.map_or(written, |before| before.create_revision);
     let candidate = Candidate { name, key, created };
@@ -232,7 +232,7 @@ async fn remove(node: &Node, candidate: &Candidate, written: Revision) -> Result
 
 /// A transaction: whether its compares held, and the revision.
 pub(super) async fn transact(node: Node, txn: Txn) -> Result<(bool, Revision), Trouble> {
-    let Applied { revision, reply } = propose(&node, Command::Txn(txn)).await?;
+    let Applied { revision, reply, .. } = propose(&node, Command::Txn(txn)).await?;
     match reply {
         Reply::Txn(reply) => Ok((reply.succeeded, revision)),
         reply => panic!("the reply to a transaction is {reply:?}"),

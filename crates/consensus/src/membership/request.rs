@@ -239,6 +239,7 @@ pub(crate) async fn answer(judge: &Judge, command: &[u8]) -> reply::Body {
     match judge.here(&change, deadline).await {
         Ok(member) => outcome(Ok(ringfence_types::Applied {
             revision: judge.shelf.store.view().revision(),
+            index: ringfence_types::Index(0),
             reply: Reply::Member(member),
         })),
         Err(MemberError::Rejected(rejection)) => outcome(Err(rejection)),

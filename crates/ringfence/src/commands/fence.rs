@@ -26,7 +26,8 @@ pub(crate) enum Fence {
 impl Fence {
     pub(crate) async fn run(self, shared: &Shared) -> Result<(), Failure> {
         let Fence::Inspect { scope, waiters } = self;
-        let request = InspectRequest { scope: Some(scope.to_message()), waiters_max: waiters };
+        let request =
+            InspectRequest { scope: Some(scope.to_message()), waiters_max: waiters, freshness: None };
         let answer = shared.client()?.inspect(request).await?;
         match (shared.output, &answer.holder) {
             (Output::Json, holder) => print_json(&json!({

@@ -27,7 +27,8 @@ pub(crate) struct Get {
     /// Let the node answer from what it has, which may be old: works without a majority.
     #[arg(long, conflicts_with = "freshness")]
     serializable: bool,
-    /// How fresh the state must be: linearizable, quorum, any, revision=N, or max-age=DURATION such as 2s or 500ms.
+    /// How fresh the state must be: linearizable, quorum, any, revision=N, token=CAUSAL_TOKEN, or max-age=DURATION such as 2s or
+    /// 500ms.
     #[arg(long, value_parser = freshness::parse)]
     freshness: Option<Freshness>,
     /// Leave the values out.

@@ -157,7 +157,7 @@ async fn a_fenced_write_happens_only_while_its_token_is_in_force() {
     assert_eq!(checked(written.metadata()), Some(format!("lock:jobs;{second}").as_str()));
     assert_eq!(server.value("k").await.as_deref(), Some("4"));
 
-    let inspect = v1::InspectRequest { scope: Some(lock("jobs")), waiters_max: 0 };
+    let inspect = v1::InspectRequest { scope: Some(lock("jobs")), ..Default::default() };
     let inspected = server.fencing().inspect(inspect).await.unwrap().into_inner();
     let holder = inspected.holder.unwrap();
     assert_eq!((holder.key.as_ref(), holder.token, holder.lease), (&b"jobs/2"[..], second, 2));
@@ -171,7 +171,7 @@ async fn a_key_is_a_scope_while_it_exists() {
     let token = server.put("leader", "a").await.header.unwrap().revision;
     server.put("leader", "still a").await;
     kv.put(fenced("k", "1", key("leader"), token)).await.expect("a later put keeps the create revision");
-    let inspect = |scope| v1::InspectRequest { scope: Some(scope), waiters_max: 0 };
+    let inspect = |scope| v1::InspectRequest { scope: Some(scope), ..Default::default() };
     let held = server.fencing().inspect(inspect(key("leader"))).await.unwrap().into_inner();
     assert_eq!(held.holder.unwrap().token, token);
     assert!(held.waiters.is_empty());
@@ -283,7 +283,9 @@ async fn wrong_input_is_refused_and_changes_nothing() {
     assert_reason(fencing.change_guard(guard("b", None)).await, Code::FailedPrecondition, "guard_not_found");
 
     assert_eq!(server.revision(), before);
-    assert!(fencing.list_guards(v1::ListGuardsRequest {}).await.unwrap().into_inner().guards.is_empty());
+    assert!(
+        fencing.list_guards(v1::ListGuardsRequest::default()).await.unwrap().into_inner().guards.is_empty()
+    );
     server.stop().await;
 }
 
@@ -327,7 +329,7 @@ async fn a_guarded_range_takes_fences_and_what_plain_clients_know() {
     }
     let (first, second) = (server.queue("jobs", 1).await, server.queue("jobs", 2).await);
     server.guard("state/", lock("jobs")).await;
-    let guards = fencing.list_guards(v1::ListGuardsRequest {}).await.unwrap().into_inner().guards;
+    let guards = fencing.list_guards(v1::ListGuardsRequest::default()).await.unwrap().into_inner().guards;
     let expected = v1::Guard { key: "state/".into(), range_end: "state0".into(), scope: Some(lock("jobs")) };
     assert_eq!(guards, [expected]);
 
@@ -397,7 +399,9 @@ async fn a_change_over_guarded_keys_needs_a_fence_or_an_administrator() {
     let overriding = v1::ChangeGuardRequest { r#override: true, ..guard("state/", None) };
     fencing.change_guard(overriding).await.expect("an administrator may");
     assert_eq!(server.metric("ringfence_guard_overrides_total").await, 1);
-    assert!(fencing.list_guards(v1::ListGuardsRequest {}).await.unwrap().into_inner().guards.is_empty());
+    assert!(
+        fencing.list_guards(v1::ListGuardsRequest::default()).await.unwrap().into_inner().guards.is_empty()
+    );
     server.kv().put(put("state/a", "x")).await.expect("nothing is guarded any more");
     server.stop().await;
 }
@@ -446,8 +450,11 @@ async fn a_retry_of_an_applied_release_and_write() {
     let after = server.revision();
 
     // The fence was given up by the write itself: without the session the retry would be called stale.
-    let retried =
+    let mut retried =
         kv.txn(release_and_write(Some(1), "done")).await.expect("it is the same write").into_inner();
+    let header = retried.header.as_mut().unwrap();
+    let first_entry = applied.header.unwrap().applied_index;
+    assert!(std::mem::replace(&mut header.applied_index, first_entry) > first_entry, "it is another entry");
     assert_eq!(retried, applied);
     assert_reason(kv.txn(release_and_write(None, "done")).await, Code::FailedPrecondition, "stale_fence");
     // Another request under the number of this one is nobody's retry; a new one meets the fence as it is now.

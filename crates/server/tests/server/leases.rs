@@ -33,12 +33,12 @@ async fn keep_alive(server: &Server, ids: &[i64]) -> Vec<(i64, i64)> {
 }
 
 async fn time_to_live(server: &Server, id: i64) -> etcd::LeaseTimeToLiveResponse {
-    let request = etcd::LeaseTimeToLiveRequest { id, keys: true };
+    let request = etcd::LeaseTimeToLiveRequest { id, keys: true, freshness: None };
     leases(server).lease_time_to_live(request).await.unwrap().into_inner()
 }
 
 async fn in_force(server: &Server) -> BTreeSet<i64> {
-    let answer = leases(server).lease_leases(etcd::LeaseLeasesRequest {}).await.unwrap().into_inner();
+    let answer = leases(server).lease_leases(etcd::LeaseLeasesRequest::default()).await.unwrap().into_inner();
     answer.leases.iter().map(|lease| lease.id).collect()
 }
 

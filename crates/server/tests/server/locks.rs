@@ -474,7 +474,7 @@ async fn an_election_is_won_proclaimed_and_resigned() {
         server.grant(lease).await;
     }
     let mut elections = server.elections();
-    let nobody = elections.leader(LeaderRequest { name: "boss".into() }).await;
+    let nobody = elections.leader(LeaderRequest { name: "boss".into(), freshness: None }).await;
     assert_refused(nobody, Code::Unknown, "election: no leader");
 
     let won = server.campaign("boss", 1, "a").await;
@@ -484,7 +484,11 @@ async fn an_election_is_won_proclaimed_and_resigned() {
     let said = |elections: &ElectionClient<Channel>| {
         let mut elections = elections.clone();
         async move {
-            let answer = elections.leader(LeaderRequest { name: "boss".into() }).await.unwrap().into_inner();
+            let answer = elections
+                .leader(LeaderRequest { name: "boss".into(), freshness: None })
+                .await
+                .unwrap()
+                .into_inner();
             let kv = answer.kv.unwrap();
             (kv.value, kv.create_revision, kv.lease)
         }
@@ -521,7 +525,8 @@ async fn whoever_observes_sees_each_leader_and_never_an_older_one_again() {
         server.grant(lease).await;
     }
     let mut elections = server.elections();
-    let mut observed = elections.observe(LeaderRequest { name: "boss".into() }).await.unwrap().into_inner();
+    let mut observed =
+        elections.observe(LeaderRequest { name: "boss".into(), freshness: None }).await.unwrap().into_inner();
     let mut next = async || {
         let leader = timeout(PATIENCE, observed.message()).await.expect("it is told").unwrap().unwrap();
         let kv = leader.kv.unwrap();
@@ -545,7 +550,8 @@ async fn whoever_observes_sees_each_leader_and_never_an_older_one_again() {
     let told = next().await;
     assert_eq!((told.0, told.1), ("b".into(), second.token));
     // Who begins to observe now is told of the leader at once.
-    let mut late = elections.observe(LeaderRequest { name: "boss".into() }).await.unwrap().into_inner();
+    let mut late =
+        elections.observe(LeaderRequest { name: "boss".into(), freshness: None }).await.unwrap().into_inner();
     let now = timeout(PATIENCE, late.message()).await.expect("it is told").unwrap().unwrap();
     assert_eq!(now.kv.unwrap().value, "b");
     server.shutdown.cancel();

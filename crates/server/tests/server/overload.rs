@@ -138,7 +138,7 @@ async fn streams_are_counted_until_they_end() {
             .into_inner()
             .id;
         elections.campaign(election::CampaignRequest { lease, ..standing }).await?;
-        elections.observe(election::LeaderRequest { name: "e".into() }).await
+        elections.observe(election::LeaderRequest { name: "e".into(), freshness: None }).await
     };
     let first = observe().await.expect("there is room");
     // The campaign stood, too, until its answer had gone.
@@ -149,7 +149,7 @@ async fn streams_are_counted_until_they_end() {
     .await;
     let mut elections =
         ringfence_proto::v3electionpb::election_client::ElectionClient::new(server.channel.clone());
-    let leader = || ringfence_proto::v3electionpb::LeaderRequest { name: "e".into() };
+    let leader = || ringfence_proto::v3electionpb::LeaderRequest { name: "e".into(), freshness: None };
     let second = elections.observe(leader()).await.expect("there is room");
     assert_refused(elections.observe(leader()).await, Code::ResourceExhausted, TOO_MANY);
     server.put("k", "v").await;

@@ -143,7 +143,7 @@ async fn at_full_quota_locks_leases_deletions_and_compaction_go_on() {
         .expect("from the reserve");
     let lease = short.into_inner().id;
     until("the lease to end", async || {
-        let asked = etcd::LeaseTimeToLiveRequest { id: lease, keys: false };
+        let asked = etcd::LeaseTimeToLiveRequest { id: lease, ..Default::default() };
         let told =
             LeaseClient::new(server.channel.clone()).lease_time_to_live(asked).await.unwrap().into_inner();
         if told.ttl == -1 { Ok(()) } else { Err(format!("{told:?}")) }

@@ -5,7 +5,7 @@ use ringfence_disk::SimDisk;
 use ringfence_store::{Store, snapshot_file};
 use ringfence_types::{
     Applied, Command, Compare, CompareOperator, CompareTarget, Conditional, DeleteRange, Fence, Grant,
-    GuardChange, Holder, KeyRange, Lease, LeaseCommand, LeaseId, LeaseTime, Operation, Outcome, Put,
+    GuardChange, Holder, Index, KeyRange, Lease, LeaseCommand, LeaseId, LeaseTime, Operation, Outcome, Put,
     PutLease, PutValue, RangeQuery, Rejection, Reply, Resolution, Revision, Scope, SessionStamp, Txn, Write,
     limits,
 };
@@ -96,7 +96,10 @@ fn write_in_session(
 ) -> Outcome {
     let digest = u128::from(crc32c_of(&write));
     let session = Some(SessionStamp { session, sequence, first_incomplete, digest });
-    apply(store, &Command::Conditional(Conditional { write, fences: fences.to_vec(), session }))
+    let outcome =
+        apply(store, &Command::Conditional(Conditional { write, fences: fences.to_vec(), session }));
+    // Each copy is an entry of its own; what is kept is the answer without it.
+    outcome.map(|applied| Applied { index: Index(0), ..applied })
 }
 
 fn crc32c_of(write: &Write) -> u32 {

@@ -52,7 +52,8 @@ pub(crate) struct Txn {
     fences: FenceArgs,
     #[command(flatten)]
     ack: AckArgs,
-    /// How fresh the state must be that a transaction sees which only reads: linearizable, quorum, revision=N, max-age=2s or any.
+    /// How fresh the state must be that a transaction sees which only reads: linearizable, quorum, revision=N,
+    /// token=CAUSAL_TOKEN, max-age=2s or any.
     #[arg(long, value_parser = freshness::parse)]
     freshness: Option<Freshness>,
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringfence_types::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeReply, Event,
-    EventKind, Fence, KeyRange, KeyValue, LeaseCommand, LeaseId, LeaseTime, Operation, Outcome, Put,
+    EventKind, Fence, Index, KeyRange, KeyValue, LeaseCommand, LeaseId, LeaseTime, Operation, Outcome, Put,
     PutLease, PutReply, PutValue, RangeQuery, RangeReply, Rejection, Reply, Revision, SortOrder, SortTarget,
     Txn, TxnReply, Write,
 };
@@ -66,7 +66,7 @@ impl Model {
             Command::ChangeAlarm { .. } => unreachable!("the model knows no alarms"),
             Command::Resolve { .. } => unreachable!("the model knows no sessions"),
         };
-        Ok(Applied { revision: self.revision(), reply })
+        Ok(Applied { revision: self.revision(), index: Index(index), reply })
     }
 
     fn compact(&mut self, revision: Revision) -> Result<Reply, Rejection> {
