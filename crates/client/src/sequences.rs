@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use ringfence_types::limits::SESSION_ANSWERS_MAX;
 use tokio::sync::Notify;
 
-/// How far the newest write of a session may be ahead of the oldest one that is open. The store refuses a write, and a question
-/// about it, that is further ahead of the oldest number *it has heard of*, which lags behind by as much again at most.
+/// How far the newest write of a session may be ahead of the oldest one that is open. The store keeps twice as many answers: a write, and
+/// a question about it, tells which was the oldest when it got its number, and that may have been done long since.
 pub(crate) const SPAN_MAX: u64 = SESSION_ANSWERS_MAX / 2;
 
 /// The numbers of one session.

@@ -275,7 +275,11 @@ impl Session {
         F: Future<Output = Result<T, Status>>,
     {
         let client = self.shared.client.with_timeout(self.timeout);
-        let question = ResolveRequest { session: Some(self.shared.id), sequence: open.sequence };
+        let question = ResolveRequest {
+            session: Some(self.shared.id),
+            sequence: open.sequence,
+            first_incomplete: open.first_incomplete,
+        };
         let decided = match client.resolve(question).await.map(|answer| answer.kind) {
             Ok(Some(Resolution::Closed(true))) => {
                 let message = format!("{message}; it was withdrawn, and will not be applied");

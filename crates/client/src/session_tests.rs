@@ -76,6 +76,20 @@ async fn a_write_that_is_unknown_at_the_deadline_is_withdrawn_and_definite() {
 }
 
 #[tokio::test]
+async fn a_question_says_which_write_is_the_oldest_that_is_open() {
+    let writes = 3;
+    let refused = || Answer::Fail(refusal("stale_fence", AttemptApplied::No));
+    let script = (1..writes).map(|_| refused()).chain([Answer::Hang]);
+    let node = FakeNode::start_with_sessions(script, [Ok(Resolution::Closed(true))]).await;
+    let session = session([&node]).await.with_timeout(SHORT);
+    for _ in 1..=writes {
+        session.put_value("k", "v").await.expect_err("none reaches the log");
+    }
+    let asked = node.resolves();
+    assert_eq!((asked.len(), asked[0].sequence, asked[0].first_incomplete), (1, writes, writes));
+}
+
+#[tokio::test]
 async fn a_write_that_was_applied_all_the_same_gets_its_answer() {
     let node = FakeNode::start_with_sessions(hang(1), [Ok(Resolution::Applied(9))]).await;
     let session = session([&node]).await.with_timeout(SHORT);

@@ -311,13 +311,19 @@ pub(crate) fn session(session: Option<&v1::Session>) -> Result<Grant, ExtensionE
 fn session_stamp(stamp: &v1::SessionStamp, digest: u128) -> Result<SessionStamp, ExtensionError> {
     let session = session(stamp.session.as_ref())?;
     let v1::SessionStamp { sequence, first_incomplete, .. } = *stamp;
+    check_place(sequence, first_incomplete)?;
+    Ok(SessionStamp { session, sequence, first_incomplete, digest })
+}
+
+/// Refuses a place in a session that no write can have.
+pub(crate) fn check_place(sequence: u64, first_incomplete: u64) -> Result<(), ExtensionError> {
     if sequence == 0 {
         return Err(ExtensionError::NoSequence);
     }
     if first_incomplete > sequence {
         return Err(ExtensionError::SequenceComplete { sequence, first_incomplete });
     }
-    Ok(SessionStamp { session, sequence, first_incomplete, digest })
+    Ok(())
 }
 
 /// What tells this write, with its fences, from every other one: the first half of the SHA-256 of its form in the log. It is

@@ -37,8 +37,9 @@ pub(crate) fn command(command: &types::Command) -> log::Command {
             fences: change.fences.iter().map(fence).collect(),
             overrides: change.overrides,
         }),
-        types::Command::Resolve { session, sequence } => {
-            command::Kind::Resolve(log::Resolve { session: Some(grant(session)), sequence: *sequence })
+        types::Command::Resolve { session, sequence, first_incomplete } => {
+            let (session, sequence, first_incomplete) = (Some(grant(session)), *sequence, *first_incomplete);
+            command::Kind::Resolve(log::Resolve { session, sequence, first_incomplete })
         }
     };
     log::Command { kind: Some(kind), lease_clock: 0 }

@@ -43,6 +43,7 @@ pub(crate) fn command(message: log::Command) -> Result<types::Command, DecodeErr
         command::Kind::Resolve(resolve) => types::Command::Resolve {
             session: grant(known(resolve.session, "Resolve.session")?),
             sequence: resolve.sequence,
+            first_incomplete: resolve.first_incomplete,
         },
         command::Kind::ChangeGuard(change) => types::Command::ChangeGuard(types::GuardChange {
             range: range(change.range, "ChangeGuard.range")?,

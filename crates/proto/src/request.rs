@@ -173,10 +173,9 @@ pub fn versions(request: v1::VersionsRequest) -> Result<(Bytes, Revision), Parse
 /// What makes a write of a session definite.
 pub fn resolve(request: &v1::ResolveRequest) -> Result<Command, ParseError> {
     let session = extension::session(request.session.as_ref())?;
-    if request.sequence == 0 {
-        return Err(ExtensionError::NoSequence.into());
-    }
-    Ok(Command::Resolve { session, sequence: request.sequence })
+    let v1::ResolveRequest { sequence, first_incomplete, .. } = *request;
+    extension::check_place(sequence, first_incomplete)?;
+    Ok(Command::Resolve { session, sequence, first_incomplete })
 }
 
 /// Whether a transaction has ranges, and each of them may be answered from any state.

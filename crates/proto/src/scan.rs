@@ -56,7 +56,7 @@ static LEAF: Shape = etcds(&[], true);
 static COMPACTION: Shape = etcds(&[], false);
 
 static CHANGE_GUARD: Shape = ours(&[(3, &SCOPE), (4, &FENCE)], 6);
-static RESOLVE: Shape = ours(&[(1, &SESSION)], 3);
+static RESOLVE: Shape = ours(&[(1, &SESSION)], 4);
 
 /// A message of etcd's: what it does not know is none of its business below our numbers.
 const fn etcds(followed: &'static [(u32, &'static Shape)], is_nested: bool) -> Shape {

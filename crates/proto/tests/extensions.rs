@@ -211,9 +211,15 @@ fn guards_and_resolutions_are_checked() {
     let unknown = v1::ChangeGuardRequest { scope: Some(v1::Scope { kind: None }), ..change("a", "b") };
     assert_eq!(request::guard_change(unknown), Err(ParseError::Extension(ExtensionError::NoScope)));
 
-    let resolve = |session, sequence| request::resolve(&v1::ResolveRequest { session, sequence });
+    let resolve = |session, sequence| {
+        request::resolve(&v1::ResolveRequest { session, sequence, first_incomplete: sequence.min(2) })
+    };
     let session = Some(v1::Session { lease: 3, grant: 4 });
-    let expected = Command::Resolve { session: Grant { lease: LeaseId(3), index: Index(4) }, sequence: 5 };
+    let expected = Command::Resolve {
+        session: Grant { lease: LeaseId(3), index: Index(4) },
+        sequence: 5,
+        first_incomplete: 2,
+    };
     assert_eq!(resolve(session, 5), Ok(expected));
     assert_eq!(resolve(session, 0), Err(ParseError::Extension(ExtensionError::NoSequence)));
     assert_eq!(resolve(None, 5), Err(ParseError::Extension(ExtensionError::NoSession)));

@@ -106,9 +106,11 @@ pub(crate) fn carry_out(
             }
         }
         Command::ChangeGuard(change) => change_guard(sources, state, place, change),
-        Command::Resolve { session, sequence } => in_transaction(sources, state, place, |transaction| {
-            transaction.resolve(*session, *sequence).map(Reply::Resolved)
-        }),
+        Command::Resolve { session, sequence, first_incomplete } => {
+            in_transaction(sources, state, place, |transaction| {
+                transaction.resolve(*session, *sequence, *first_incomplete).map(Reply::Resolved)
+            })
+        }
         Command::ChangeAlarm { alarm, raised } => Ok(change_alarm(state, *alarm, *raised)),
         Command::Compact { revision } => Ok(compact(state, *revision)),
         Command::PublishMember { id, name, peer_urls, client_urls } => {

@@ -44,17 +44,24 @@ impl Transaction<'_> {
     }
 
     /// Makes a write definite: its answer, or it is closed from now on.
-    pub fn resolve(&mut self, session: Grant, sequence: u64) -> Result<Resolution, ReadError> {
+    pub fn resolve(
+        &mut self,
+        session: Grant,
+        sequence: u64,
+        first_incomplete: u64,
+    ) -> Result<Resolution, ReadError> {
         let known = self.session(session)?;
-        if sequence < known.first_incomplete {
+        // The question moves the window as the write would have: all that came before it may have been lost on its way.
+        let first_incomplete = known.first_incomplete.max(first_incomplete);
+        if sequence < first_incomplete {
             return Err(Rejection::SequenceClosed(sequence).into());
         }
         if let Some(answer) = self.answer(session, sequence)? {
             return Ok(answer.resolution);
         }
-        check_window(sequence, known.first_incomplete)?;
+        check_window(sequence, first_incomplete)?;
         let closed = Answer { digest: 0, resolution: Resolution::Closed };
-        self.keep(session, sequence, known.first_incomplete, closed)?;
+        self.keep(session, sequence, first_incomplete, closed)?;
         Ok(Resolution::Closed)
     }
 

@@ -61,6 +61,8 @@ pub enum Command {
         session: Grant,
         /// The write's number in it.
         sequence: u64,
+        /// The smallest number whose answer the client may still ask for, as the write itself carries it; 0 where it is not told.
+        first_incomplete: u64,
     },
 }
 

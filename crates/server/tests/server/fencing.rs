@@ -478,7 +478,7 @@ async fn a_write_of_a_session_is_made_definite() {
     assert_eq!(kv.put(refused).await.unwrap_err().code(), Code::NotFound);
     let mut resolve = async |sequence| {
         let session = Some(v1::Session { lease: 1, grant: session.index.0 });
-        let answer = fencing.resolve(v1::ResolveRequest { session, sequence }).await?;
+        let answer = fencing.resolve(v1::ResolveRequest { session, sequence, first_incomplete: 0 }).await?;
         Ok::<_, Status>(answer.into_inner().kind.unwrap())
     };
     assert_eq!(resolve(2).await.unwrap(), resolve_response::Kind::Refused("lease_not_found".to_owned()));

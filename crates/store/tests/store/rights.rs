@@ -508,15 +508,48 @@ fn sequences_are_open_in_a_window() {
     assert_eq!(in_session(&store, "k", session, max, 1), Err(Rejection::SequenceClosed(max)));
 }
 
+fn resolve(
+    store: &Store,
+    session: Grant,
+    sequence: u64,
+    first_incomplete: u64,
+) -> Result<Resolution, Rejection> {
+    match apply(store, &Command::Resolve { session, sequence, first_incomplete })?.reply {
+        Reply::Resolved(resolution) => Ok(resolution),
+        other => panic!("{other:?} is no resolution"),
+    }
+}
+
+#[test]
+fn a_question_moves_the_window_as_the_write_would_have() {
+    let store = store();
+    let session = grant(&store, 0, 1, 5);
+    in_session(&store, "k", session, 1, 1).expect("written");
+    // None of those that came between reached the log.
+    let (max, sequence) = (limits::SESSION_ANSWERS_MAX, limits::SESSION_ANSWERS_MAX + 44);
+    let above = Err(Rejection::SequenceAboveWindow { sequence, max });
+    assert_eq!(resolve(&store, session, sequence, 0), above, "the store has heard of none of them");
+    assert_eq!(resolve(&store, session, sequence, sequence), Ok(Resolution::Closed));
+    assert_eq!(
+        in_session(&store, "k", session, sequence, sequence),
+        Err(Rejection::SequenceClosed(sequence))
+    );
+    for before in [1, 2, sequence - 1] {
+        assert_eq!(in_session(&store, "k", session, before, 1), Err(Rejection::SequenceClosed(before)));
+        assert_eq!(resolve(&store, session, before, 0), Err(Rejection::SequenceClosed(before)));
+    }
+    // A question that comes late moves nothing back, and one about a write that has an answer gets it.
+    let answer = in_session(&store, "k", session, sequence + 1, sequence);
+    let answered = Ok(Resolution::Answered(Box::new(answer)));
+    assert_eq!(resolve(&store, session, sequence + 1, 5), answered);
+    assert_eq!(in_session(&store, "k", session, 7, 1), Err(Rejection::SequenceClosed(7)));
+}
+
 #[test]
 fn what_is_resolved_is_definite() {
     let store = store();
     let session = grant(&store, 0, 1, 5);
-    let resolve = |session, sequence| match apply(&store, &Command::Resolve { session, sequence }) {
-        Ok(Applied { reply: Reply::Resolved(resolution), .. }) => Ok(resolution),
-        Ok(other) => panic!("resolved: {other:?}"),
-        Err(rejection) => Err(rejection),
-    };
+    let resolve = |session, sequence| resolve(&store, session, sequence, 0);
     let answer = in_session(&store, "k", session, 1, 1);
     assert_eq!(resolve(session, 1), Ok(Resolution::Answered(Box::new(answer))));
     assert_eq!(resolve(session, 2), Ok(Resolution::Closed));
