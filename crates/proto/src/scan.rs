@@ -1,8 +1,8 @@
 //! A look at the bytes of a request for extensions that this version would overlook. A decoder skips the fields that it does
 //! not know; for most of them that is right, but a fence that is skipped makes an unfenced write.
 //!
-//! Refused are, in requests that may change something: unknown fields from 1000 up, extensions inside the operations of a
-//! transaction, and every unknown field inside the messages of the extensions themselves.
+//! Refused are, in requests that may change something or say how fresh their answer must be: unknown fields from 1000 up, extensions
+//! inside the operations of a transaction, and every unknown field inside the messages of the extensions themselves.
 
 use std::any::TypeId;
 
@@ -12,6 +12,7 @@ use ringfence_types::limits::TXN_DEPTH_MAX;
 use crate::etcdserverpb as etcd;
 use crate::extension::ExtensionError;
 use crate::ringfence_v1 as v1;
+use crate::{v3electionpb as election, v3lockpb as lock};
 
 /// The first field number that is ours in etcd's messages.
 const FIRST_EXTENSION: u32 = 1_000;
@@ -53,9 +54,18 @@ static TXN: Shape = etcds(
 static NESTED_TXN: Shape = etcds(&[(1, &LEAF), (2, &OPERATION), (3, &OPERATION)], true);
 static OPERATION: Shape = etcds(&[(1, &LEAF), (2, &LEAF), (3, &LEAF), (4, &NESTED_TXN)], true);
 static LEAF: Shape = etcds(&[], true);
-static COMPACTION: Shape = etcds(&[], false);
+/// No extension at all.
+static PLAIN: Shape = etcds(&[], false);
+/// One extension, which is a number.
+static NUMBERED: Shape = Shape { followed: &[], refused_from: FIRST_EXTENSION + 1, is_nested: false };
+/// A leader of an election, named by the key that it was elected with.
+static OF_LEADER: Shape = etcds(&[(1, &PLAIN)], false);
+/// A question that says how fresh its answer must be.
+static READ: Shape = etcds(&[(1000, &FRESHNESS)], false);
 
 static CHANGE_GUARD: Shape = ours(&[(3, &SCOPE), (4, &FENCE)], 6);
+static LIST_GUARDS: Shape = ours(&[(1, &FRESHNESS)], 2);
+static INSPECT: Shape = ours(&[(1, &SCOPE), (3, &FRESHNESS)], 4);
 static RESOLVE: Shape = ours(&[(1, &SESSION)], 4);
 
 /// A message of etcd's: what it does not know is none of its business below our numbers.
@@ -73,19 +83,29 @@ const fn ours(followed: &'static [(u32, &'static Shape)], refused_from: u32) -> 
 pub fn shape_of<M: 'static>() -> Option<&'static Shape> {
     let message = TypeId::of::<M>();
     // Constants all of them: what is left of this for a given type is its result.
-    if message == TypeId::of::<etcd::PutRequest>() || message == TypeId::of::<etcd::DeleteRangeRequest>() {
-        Some(&WRITE)
-    } else if message == TypeId::of::<etcd::TxnRequest>() {
-        Some(&TXN)
-    } else if message == TypeId::of::<etcd::CompactionRequest>() {
-        Some(&COMPACTION)
-    } else if message == TypeId::of::<v1::ChangeGuardRequest>() {
-        Some(&CHANGE_GUARD)
-    } else if message == TypeId::of::<v1::ResolveRequest>() {
-        Some(&RESOLVE)
-    } else {
-        None
+    macro_rules! find {
+        ($($shape:ident: $($request:ty),+;)+) => {
+            $($(if message == TypeId::of::<$request>() {
+                return Some(&$shape);
+            })+)+
+        };
     }
+    find! {
+        WRITE: etcd::PutRequest, etcd::DeleteRangeRequest;
+        TXN: etcd::TxnRequest;
+        READ: etcd::RangeRequest, etcd::LeaseTimeToLiveRequest, etcd::LeaseLeasesRequest, election::LeaderRequest;
+        PLAIN: etcd::CompactionRequest, etcd::LeaseGrantRequest, etcd::LeaseRevokeRequest,
+            etcd::LeaseKeepAliveRequest, lock::LockRequest, election::CampaignRequest;
+        PLAIN: etcd::MemberRemoveRequest, etcd::MemberUpdateRequest, etcd::MemberPromoteRequest,
+            etcd::AlarmRequest, etcd::MoveLeaderRequest;
+        NUMBERED: lock::UnlockRequest, etcd::MemberAddRequest;
+        OF_LEADER: election::ProclaimRequest, election::ResignRequest;
+        CHANGE_GUARD: v1::ChangeGuardRequest;
+        LIST_GUARDS: v1::ListGuardsRequest;
+        INSPECT: v1::InspectRequest;
+        RESOLVE: v1::ResolveRequest;
+    }
+    None
 }
 
 /// Looks through a message.

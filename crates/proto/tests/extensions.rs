@@ -12,7 +12,7 @@ use ringfence_proto::freshness::FreshnessError;
 use ringfence_proto::request::{self, ParseError, Transaction};
 use ringfence_proto::ringfence_v1::ack::Level;
 use ringfence_proto::scan::{scan, shape_of};
-use ringfence_proto::{command, ringfence_v1 as v1};
+use ringfence_proto::{command, ringfence_v1 as v1, v3electionpb as election, v3lockpb as locks};
 use ringfence_types::limits::{FENCES_MAX, SCOPE_BYTES_MAX, TXN_DEPTH_MAX};
 use ringfence_types::{
     Ack, Command, Conditional, Fence, Freshness, Grant, Index, KeyRange, LeaseId, Revision, Scope, Write,
@@ -293,7 +293,64 @@ fn unknown_extensions_are_found_wherever_they_stand() {
     assert_eq!(scan(&token, txn_shape), Err(ExtensionError::UnknownField(4)));
     let guard = shape_of::<v1::ChangeGuardRequest>().unwrap();
     assert_eq!(scan(&field(6, b""), guard), Err(ExtensionError::UnknownField(6)));
-    assert!(shape_of::<etcd::RangeRequest>().is_none() && shape_of::<etcd::PutResponse>().is_none());
+    assert!(shape_of::<etcd::StatusRequest>().is_none() && shape_of::<etcd::PutResponse>().is_none());
+}
+
+/// Every extension that this version knows in a request survives the look at it, and the next number after it does not.
+#[test]
+fn every_request_that_may_change_something_or_say_how_fresh_its_answer_must_be_is_looked_through() {
+    fn check<M: Message + Default + std::fmt::Debug + 'static>(full: M, first_unknown: u32) {
+        let Some(shape) = shape_of::<M>() else { panic!("nobody looks through {full:?}") };
+        let plain = full.encode_to_vec();
+        assert_eq!(scan(&plain, shape), Ok(()), "{full:?}");
+        for number in [first_unknown, first_unknown + 1, 536_870_911] {
+            let unknown = Err(ExtensionError::UnknownField(number));
+            let extended = [plain.clone(), field(number, b"x")].concat();
+            assert!(M::decode(extended.as_slice()).is_ok(), "a decoder overlooks it");
+            assert_eq!(scan(&extended, shape), unknown, "{full:?} with the field {number}");
+            let mut extended = Vec::new();
+            prost::encoding::uint64::encode(number, &7, &mut extended);
+            assert_eq!(scan(&extended, shape), unknown, "{full:?} with the number {number}");
+        }
+    }
+    let token = ringfence_types::CausalToken::new(1, 2, 3).expect("the revision is above 0");
+    let freshness = Some(ringfence_proto::freshness::to_field(Freshness::Token(token)));
+    let (name, key) = (|| Bytes::from_static(b"jobs"), || Bytes::from_static(b"jobs/1"));
+    check(etcd::RangeRequest { key: key(), freshness, ..Default::default() }, 1001);
+    check(put(vec![lock("a", 1)], Some(stamp(1, 2, 3, 3))), 1003);
+    check(etcd::DeleteRangeRequest { fences: vec![lock("a", 1)], ..Default::default() }, 1003);
+    check(etcd::TxnRequest { freshness, ..txn(vec![]) }, 1004);
+    check(etcd::CompactionRequest { revision: 1, physical: true }, 1000);
+    check(etcd::LeaseGrantRequest { ttl: 1, id: 2 }, 1000);
+    check(etcd::LeaseRevokeRequest { id: 2 }, 1000);
+    check(etcd::LeaseKeepAliveRequest { id: 2 }, 1000);
+    check(etcd::LeaseTimeToLiveRequest { id: 2, keys: true, freshness }, 1001);
+    check(etcd::LeaseLeasesRequest { freshness }, 1001);
+    check(locks::LockRequest { name: name(), lease: 2 }, 1000);
+    check(locks::UnlockRequest { key: key(), token: 3 }, 1001);
+    let leader = || Some(election::LeaderKey { name: name(), key: key(), rev: 3, lease: 2 });
+    check(election::CampaignRequest { name: name(), lease: 2, value: key() }, 1000);
+    check(election::ProclaimRequest { leader: leader(), value: key() }, 1000);
+    check(election::ResignRequest { leader: leader() }, 1000);
+    check(election::LeaderRequest { name: name(), freshness }, 1001);
+    check(etcd::MemberAddRequest { replaces: 5, ..Default::default() }, 1001);
+    check(etcd::MemberRemoveRequest { id: 5 }, 1000);
+    check(etcd::MemberUpdateRequest { id: 5, ..Default::default() }, 1000);
+    check(etcd::MemberPromoteRequest { id: 5 }, 1000);
+    check(etcd::AlarmRequest { member_id: 5, ..Default::default() }, 1000);
+    check(etcd::MoveLeaderRequest { target_id: 5 }, 1000);
+    let fences = vec![lock("a", 1)];
+    let scope = fences[0].scope.clone();
+    check(v1::ChangeGuardRequest { scope: scope.clone(), fences, ..Default::default() }, 6);
+    check(v1::ListGuardsRequest { freshness }, 2);
+    check(v1::InspectRequest { scope, waiters_max: 1, freshness }, 4);
+    let session = Some(v1::Session { lease: 1, grant: 2 });
+    check(v1::ResolveRequest { session, sequence: 4, first_incomplete: 3 }, 4);
+
+    // In the leader's key that a call names, too.
+    let of_leader = shape_of::<election::ResignRequest>().unwrap();
+    let unknown = Err(ExtensionError::UnknownField(1000));
+    assert_eq!(scan(&field(1, &field(1000, b"x")), of_leader), unknown);
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(crate) async fn stand(
     metadata: &MetadataMap,
     bid: Bid,
 ) -> Result<Won, Trouble> {
-    gate::leader(metadata, &served.node)?;
+    gate::unextended(metadata, &served.node)?;
     let permit = holders.admit()?;
     let entering = Candidacy::enter(served.clone(), holders.clone(), bid, permit, deadline::of(metadata));
     // A task of its own: if the client goes meanwhile, the key is put all the same, and must be taken out again.

@@ -239,13 +239,17 @@ fn unexplained(code: Code, headers: &http::HeaderMap) -> Option<Trouble> {
         Code::OutOfRange if status.message().contains("message length too large") => {
             Some(Trouble::TooLarge { size: GRPC_MESSAGE_BYTES_MAX + 1, max: REQUEST_BYTES_MAX })
         }
-        Code::InvalidArgument => {
-            status.message().strip_prefix(REFUSAL_PREFIX).map(|why| Trouble::Overlooked(why.to_owned()))
-        }
+        Code::InvalidArgument => overlooked(&status),
         Code::Unimplemented => Some(Trouble::Unsupported("the server has no such method")),
         // Health, reflection and the like have errors of their own, which promise nothing about the store.
         _ => None,
     }
+}
+
+/// What the codec has refused that would have been overlooked.
+pub(crate) fn overlooked(status: &Status) -> Option<Trouble> {
+    let why = status.message().strip_prefix(REFUSAL_PREFIX)?;
+    (status.code() == Code::InvalidArgument).then(|| Trouble::Overlooked(why.to_owned()))
 }
 
 #[cfg(test)]

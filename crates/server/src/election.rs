@@ -95,7 +95,8 @@ impl election_server::Election for Election {
         request: Request<etcd::ResignRequest>,
     ) -> Result<Response<etcd::ResignResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let resigned = match own(request.leader) {
+        let leader = gate::unextended(&metadata, &self.served.node).and_then(|()| own(request.leader));
+        let resigned = match leader {
             // As in etcd, whoever does not lead any more has resigned already.
             Ok(own) => self
                 .as_leader(&metadata, own.clone(), queue::deletion(own.key))
@@ -119,6 +120,7 @@ impl Election {
         metadata: &MetadataMap,
         request: etcd::ProclaimRequest,
     ) -> Result<etcdserverpb::ResponseHeader, Trouble> {
+        gate::unextended(metadata, &self.served.node)?;
         let own = own(request.leader)?;
         if own.rev <= 0 {
             // No key was ever created then; to compare with 0 is to ask whether there is none.
@@ -143,7 +145,6 @@ impl Election {
         leader: etcd::LeaderKey,
         operation: Operation,
     ) -> Result<(bool, etcdserverpb::ResponseHeader), Trouble> {
-        gate::leader(metadata, &self.served.node)?;
         let txn = Txn {
             compares: vec![queue::equal(leader.key, CompareTarget::Create(Revision(leader.rev)))],
             success: vec![operation],

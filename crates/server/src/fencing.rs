@@ -66,8 +66,7 @@ impl fencing_server::Fencing for Fencing {
 
 impl Fencing {
     async fn change(&self, metadata: &MetadataMap, request: v1::ChangeGuardRequest) -> Result<At, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
-        gate::carried(metadata)?.refuse()?;
+        gate::unextended(metadata, &self.served.node)?;
         let command = request::guard_change(request)?;
         let changed = self.propose(metadata, &command).await;
         if let Command::ChangeGuard(change) = &command
@@ -112,8 +111,7 @@ impl Fencing {
         metadata: &MetadataMap,
         request: &v1::ResolveRequest,
     ) -> Result<v1::ResolveResponse, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
-        gate::carried(metadata)?.refuse()?;
+        gate::unextended(metadata, &self.served.node)?;
         let resolved = self.propose(metadata, &request::resolve(request)?).await?;
         let kind = match &resolved.reply {
             Reply::Resolved(resolution) => resolution_kind(resolution),

@@ -22,6 +22,13 @@ pub(crate) fn leader(metadata: &MetadataMap, node: &Node) -> Result<(), Trouble>
     if wants_leader(metadata) && node.leader().is_none() { Err(Trouble::LeaderRequired) } else { Ok(()) }
 }
 
+/// What a call begins with that may change something and takes no extensions: as [`leader`], and it is refused where its metadata
+/// carry some, since its client counts on them.
+pub(crate) fn unextended(metadata: &MetadataMap, node: &Node) -> Result<(), Trouble> {
+    leader(metadata, node)?;
+    Ok(carried(metadata)?.refuse()?)
+}
+
 /// Whether a call requires a leader: it is refused where none is known, and a stream ends when none is for a while.
 pub(crate) fn wants_leader(metadata: &MetadataMap) -> bool {
     metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")

@@ -155,8 +155,7 @@ impl Kv {
         metadata: &MetadataMap,
         request: &etcd::CompactionRequest,
     ) -> Result<Applied, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
-        gate::carried(metadata)?.refuse()?;
+        gate::unextended(metadata, &self.served.node)?;
         let node = &self.served.node;
         let compacted = node.propose(&request::compaction(request), deadline::of(metadata)).await??;
         if request.physical {

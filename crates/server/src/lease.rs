@@ -15,6 +15,7 @@ use ringfence_types::{Command, Grant, Lease as Granted, LeaseCommand, LeaseId, L
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use crate::door::overlooked;
 use crate::limits::KEEP_ALIVES_PER_CALL_MAX;
 use crate::served::{At, Served, unexpected};
 use crate::status::Trouble;
@@ -40,7 +41,7 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<etcd::LeaseGrantResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let granted = async {
-            gate::leader(&metadata, &self.served.node)?;
+            gate::unextended(&metadata, &self.served.node)?;
             grant(&self.served, LeaseId(request.id), request.ttl, deadline::of(&metadata)).await
         };
         let granted = granted.await.map(|(at, lease)| {
@@ -77,7 +78,7 @@ impl lease_server::Lease for Lease {
         request: Request<Streaming<etcd::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let (metadata, _, requests) = request.into_parts();
-        let opened = gate::leader(&metadata, &self.served.node);
+        let opened = gate::unextended(&metadata, &self.served.node);
         self.served.answer(opened.map(|()| {
             Box::pin(keep_alives(self.served.clone(), &metadata, requests)) as Self::LeaseKeepAliveStream
         }))
@@ -155,7 +156,10 @@ fn keep_alives(
     let ended = Box::pin(served.clone().stream_end(gate::wants_leader(metadata)));
     let answers = requests.map(move |request| {
         let served = served.clone();
-        async move { keep_alive(&served, LeaseId(request?.id)).await }
+        async move {
+            let explained = |status| overlooked(&status).map_or(status, |trouble| served.status(&trouble));
+            keep_alive(&served, LeaseId(request.map_err(explained)?.id)).await
+        }
     });
     let answers = Box::pin(answers.buffered(KEEP_ALIVES_PER_CALL_MAX));
     stream::unfold(Some((answers, ended)), |state| async move {
@@ -187,7 +191,7 @@ async fn keep_alive(served: &Served, lease: LeaseId) -> Result<etcd::LeaseKeepAl
 
 impl Lease {
     async fn revoke(&self, metadata: &MetadataMap, lease: LeaseId) -> Result<At, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
+        gate::unextended(metadata, &self.served.node)?;
         let command = by_leader(LeaseCommand::Revoke { lease });
         let applied = self.served.node.propose(&command, deadline::of(metadata)).await??;
         match &applied.reply {

@@ -62,7 +62,7 @@ impl Lock {
         metadata: &MetadataMap,
         request: etcd::UnlockRequest,
     ) -> Result<etcd::UnlockResponse, Trouble> {
-        gate::leader(metadata, &self.served.node)?;
+        gate::unextended(metadata, &self.served.node)?;
         gate::size(&request)?;
         if request.key.is_empty() {
             return Err(ParseError::KeyNotProvided.into());

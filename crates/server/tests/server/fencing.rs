@@ -320,6 +320,108 @@ async fn an_extension_that_this_version_does_not_know_is_not_overlooked() {
     server.stop().await;
 }
 
+/// A request of any kind as a version to come may know it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Future {
+    #[prost(uint64, tag = "1999")]
+    unheard_of: u64,
+}
+
+/// An answer of which nothing is read.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Anything {}
+
+/// The calls that may change something, or say how fresh their answer must be.
+const LOOKED_THROUGH: &[&str] = &[
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.KV/Put",
+    "/etcdserverpb.KV/DeleteRange",
+    "/etcdserverpb.KV/Txn",
+    "/etcdserverpb.KV/Compact",
+    "/etcdserverpb.Lease/LeaseGrant",
+    "/etcdserverpb.Lease/LeaseRevoke",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.Lease/LeaseTimeToLive",
+    "/etcdserverpb.Lease/LeaseLeases",
+    "/etcdserverpb.Cluster/MemberAdd",
+    "/etcdserverpb.Cluster/MemberRemove",
+    "/etcdserverpb.Cluster/MemberUpdate",
+    "/etcdserverpb.Cluster/MemberPromote",
+    "/etcdserverpb.Maintenance/Alarm",
+    "/etcdserverpb.Maintenance/MoveLeader",
+    "/v3lockpb.Lock/Lock",
+    "/v3lockpb.Lock/Unlock",
+    "/v3electionpb.Election/Campaign",
+    "/v3electionpb.Election/Proclaim",
+    "/v3electionpb.Election/Leader",
+    "/v3electionpb.Election/Observe",
+    "/v3electionpb.Election/Resign",
+    "/ringfence.v1.Fencing/ChangeGuard",
+    "/ringfence.v1.Fencing/ListGuards",
+    "/ringfence.v1.Fencing/Inspect",
+    "/ringfence.v1.Fencing/Resolve",
+];
+
+/// The calls that may change something and take no extension, not even one that this version knows.
+const UNEXTENDED: &[&str] = &[
+    "/etcdserverpb.KV/Compact",
+    "/etcdserverpb.Lease/LeaseGrant",
+    "/etcdserverpb.Lease/LeaseRevoke",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.Cluster/MemberAdd",
+    "/etcdserverpb.Cluster/MemberRemove",
+    "/etcdserverpb.Cluster/MemberUpdate",
+    "/etcdserverpb.Cluster/MemberPromote",
+    "/v3lockpb.Lock/Lock",
+    "/v3lockpb.Lock/Unlock",
+    "/v3electionpb.Election/Campaign",
+    "/v3electionpb.Election/Proclaim",
+    "/v3electionpb.Election/Resign",
+    "/ringfence.v1.Fencing/ChangeGuard",
+    "/ringfence.v1.Fencing/Resolve",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_overlooks_an_extension() {
+    let server = Server::start().await;
+    let send = async |path: &'static str, unheard_of, pairs: &[(&str, &str)]| {
+        let mut grpc = tonic::client::Grpc::new(server.channel.clone());
+        grpc.ready().await.unwrap();
+        let codec = ScanningCodec::<Future, Anything>::default();
+        let mut request = with_metadata(Future { unheard_of }, pairs);
+        request.set_timeout(std::time::Duration::from_secs(5));
+        grpc.unary(request, http::uri::PathAndQuery::from_static(path), codec).await
+    };
+    let before = server.revision();
+    for path in LOOKED_THROUGH {
+        let status = send(path, 7, &[]).await.expect_err(path);
+        assert_eq!(status.code(), Code::InvalidArgument, "{path}: {status:?}");
+        assert!(status.message().contains("extension field 1999"), "{path}: {status:?}");
+        let detail = detail(&status);
+        assert_eq!(
+            (detail.reason.as_str(), detail.attempt_applied()),
+            ("invalid_extension", AttemptApplied::No)
+        );
+    }
+    for path in UNEXTENDED {
+        for pair in [
+            ("ringfence-fence", "lock:jobs;1"),
+            ("ringfence-session", "1;2;3;3"),
+            ("ringfence-ack", "all"),
+            ("ringfence-freshness", "any"),
+            ("ringfence-fense", "lock:jobs;1"),
+        ] {
+            let status = send(path, 0, &[pair]).await.expect_err(path);
+            assert_eq!(status.code(), Code::InvalidArgument, "{path} with {pair:?}: {status:?}");
+            assert_eq!(detail(&status).reason, "invalid_extension", "{path} with {pair:?}: {status:?}");
+            assert!(status.message().contains(pair.0), "{path} with {pair:?}: {status:?}");
+        }
+    }
+    assert_eq!(server.revision(), before);
+    assert_eq!(server.node.status().leases, 0, "nothing was granted");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guarded_range_takes_fences_and_what_plain_clients_know() {
     let server = Server::start().await;
