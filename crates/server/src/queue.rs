@@ -10,8 +10,8 @@ use bytes::Bytes;
 use ringfence_canary::Canary;
 use ringfence_store::{ReadError, View};
 use ringfence_types::{
-    Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseId, Operation, RangeQuery,
-    Revision, SortOrder, SortTarget, Txn,
+    Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseId, Operation, Put,
+    PutLease, PutValue, RangeQuery, Reply, Revision, SortOrder, SortTarget, Txn, TxnReply,
 };
 
 /// A session's key in a queue.
@@ -92,6 +92,53 @@ pub(crate) fn standing(view: &View, candidate: &Candidate) -> Result<Standing, R
     }
     let holds = holder.is_some_and(|holder| holder.key == candidate.key && holder.token == candidate.created);
     Ok(if holds { Standing::Holds } else { Standing::Never })
+}
+
+/// What came of a try to put a key into its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// The key is written, and was created at this revision.
+    At(Revision),
+    /// Another call has written the key meanwhile, or it has gone: this is its mod revision now, 0 for none.
+    Changed(Revision),
+}
+
+/// A key's mod revision as a view shows it, 0 for none.
+pub(crate) fn modified(view: &View, key: &Bytes) -> Result<Revision, ReadError> {
+    Ok(get(view, key)?.map_or(Revision(0), |kv| kv.mod_revision))
+}
+
+/// The transaction that puts a session's key into its queue, or writes it anew, if it is still as it was `seen`.
+///
+/// A call that was seen to begin before another one of its session began must not write after it: it would take the key for
+/// its own, and take it out with its own end while the other one relies on it.
+pub(crate) fn entry(key: &Bytes, seen: Revision, value: Bytes, lease: LeaseId) -> Txn {
+    let put = Put {
+        key: key.clone(),
+        value: PutValue::Set(value),
+        lease: PutLease::Set(lease),
+        // It tells since when the session stands.
+        prev_kv: true,
+    };
+    Txn {
+        compares: vec![equal(key.clone(), CompareTarget::Mod(seen))],
+        success: vec![Operation::Put(put)],
+        failure: vec![Operation::Range(RangeQuery {
+            keys_only: true,
+            ..RangeQuery::new(KeyRange::single(key.clone()))
+        })],
+    }
+}
+
+/// What came of [`entry`], which was answered so at `written`.
+pub(crate) fn entered(reply: TxnReply, written: Revision) -> Entered {
+    match reply.replies.into_iter().next() {
+        Some(Reply::Put(put)) => Entered::At(put.prev_kv.map_or(written, |before| before.create_revision)),
+        Some(Reply::Range(range)) => {
+            Entered::Changed(range.kvs.first().map_or(Revision(0), |kv| kv.mod_revision))
+        }
+        other => panic!("a branch is answered by its one operation, and this by {other:?}"),
+    }
 }
 
 /// The transaction that takes a key out of its queue, if it stands as the call wrote it at `written` and `older` stands before

@@ -10,12 +10,12 @@ use ringfence_consensus::rt::{self, simulated as executor};
 use ringfence_consensus::{BarrierError, Node};
 use ringfence_store::ReadError;
 use ringfence_types::{
-    Applied, Command, Freshness, Grant, Lease, LeaseCommand, LeaseId, LeaseTime, Put, PutLease, PutValue,
-    Rejection, Reply, Revision, Txn,
+    Applied, Command, Freshness, Grant, Lease, LeaseCommand, LeaseId, LeaseTime, Rejection, Reply, Revision,
+    Txn,
 };
 
 use super::witness::Witness;
-use crate::server::queue::{self, Candidate, Standing};
+use crate::server::queue::{self, Candidate, Entered, Standing};
 use crate::server::stale;
 use crate::world::{CLIENTS, World};
 
@@ -139,40 +139,29 @@ pub(super) enum Stood {
     Never,
 }
 
-/// What a client and the calls that it makes for one session know of each other.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    /// Calls from here on are still waited for.
-    pub waited_from: AtomicU64,
-    /// Calls whose write of the session's key is over, one way or the other.
-    pub settled: AtomicU64,
-}
-
 /// Stands for a lock, as one call of the Lock service: writes the session's key, waits until it holds, and takes it out again
-/// where the client is gone meanwhile.
+/// where the client is gone meanwhile. Of the session's calls those from `waited_from` on are still waited for.
 pub(super) async fn stand(
     node: Node,
     name: Bytes,
     lease: LeaseId,
     call: u64,
-    calls: Arc<Calls>,
+    waited_from: Arc<AtomicU64>,
 ) -> Result<Stood, Trouble> {
     let key = queue::key_of(&name, lease);
-    let put = Put {
-        key: key.clone(),
-        value: PutValue::Set(Bytes::new()),
-        lease: PutLease::Set(lease),
-        prev_kv: true,
+    let is_waited_for = || waited_from.load(Ordering::Relaxed) <= call;
+    let mut seen = queue::modified(&node.believed_view()?, &key)?;
+    let (created, written) = loop {
+        let entry = queue::entry(&key, seen, Bytes::new(), lease);
+        let Applied { revision: written, reply, .. } = propose(&node, Command::Txn(entry)).await?;
+        let Reply::Txn(reply) = reply else { panic!("the reply to a transaction is {reply:?}") };
+        match queue::entered(reply, written) {
+            Entered::At(created) => break (created, written),
+            Entered::Changed(modified) if is_waited_for() => seen = modified,
+            Entered::Changed(_) => return Err(Trouble::Unknown),
+        }
     };
-    let put = propose(&node, Command::Put(put)).await;
-    if !matches!(put, Err(Trouble::Unknown)) {
-        calls.settled.fetch_add(1, Ordering::Relaxed);
-    }
-    let Applied { revision: written, reply, .. } = put?;
-    let Reply::Put(reply) = reply else { panic!("the reply to a put is {reply:?}") };
-    let created = reply.prev_kv.map_or(written, |before| before.create_revision);
     let candidate = Candidate { name, key, created };
-    let is_waited_for = || calls.waited_from.load(Ordering::Relaxed) <= call;
     let stood = wait(&node, &candidate, written, is_waited_for).await;
     if matches!(stood, Err(_) | Ok(Stood::NotYet)) {
         // A task of its own, which the end of the call does not wait for.

@@ -1,7 +1,7 @@
 //! Clients that stand for a lock, write under it, and give it back; or are paused for longer than their lease lasts, and go on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use ringfence_types::{
     Revision, Scope, Txn, Write,
 };
 
-use super::asks::{self, Calls, Stood, Trouble, ask};
+use super::asks::{self, Stood, Trouble, ask};
 use super::{Held, Rights, data_key, pause};
 use crate::server::queue;
 use crate::world::CLIENTS;
@@ -68,14 +68,12 @@ impl Rights {
     /// Stands for the lock until it is held. Some calls break off, and are made again at once, at another node.
     async fn win(self: &Arc<Self>, session: &Session) -> Option<Revision> {
         let (grant, begun) = (session.held.lock().grant, rt::now());
-        let calls = Arc::new(Calls::default());
+        let waited_from = Arc::new(AtomicU64::new(0));
         for call in 0.. {
             if self.is_stopping() || rt::since(begun) > Duration::from_secs(15) {
                 break;
             }
-            // Then no write of an earlier call can come later than this call's, and be taken out with it.
-            let all_settled = calls.settled.load(Ordering::Relaxed) == call;
-            let (name, known) = (session.name.clone(), calls.clone());
+            let (name, known) = (session.name.clone(), waited_from.clone());
             let standing = ask(&self.world, self.draw_node(), move |node| {
                 asks::stand(node, name, grant.lease, call, known)
             });
@@ -84,13 +82,11 @@ impl Rights {
                 _ => Duration::from_secs(4),
             };
             let stood = rt::timeout(patience, standing).await;
-            calls.waited_from.store(call + 1, Ordering::Relaxed);
+            waited_from.store(call + 1, Ordering::Relaxed);
             match stood {
                 Some(Ok(Stood::Holds(token))) => return Some(token),
                 Some(Ok(Stood::Gone)) => {
-                    if all_settled {
-                        self.lost(session, "its key in the queue is gone");
-                    }
+                    self.lost(session, "its key in the queue is gone");
                     return None;
                 }
                 Some(Ok(Stood::Never)) => {
