@@ -211,8 +211,8 @@ fn a_holder_that_is_paused_in_its_transaction_is_ended_by_postgresql() {
     holder.order(
         "SET idle_in_transaction_session_timeout = '1s'; BEGIN; SELECT ringfence_present('lock:jobs', 33);\n",
     );
+    let question = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
     wait::until("the holder to be in its transaction", PATIENCE, || {
-        let question = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
         match postgres.value(question).as_str() {
             "1" => Ok(()),
             other => Err(format!("{other} connections are")),
@@ -221,6 +221,7 @@ fn a_holder_that_is_paused_in_its_transaction_is_ended_by_postgresql() {
     holder.psql.stop();
     // Waits for the scope until the transaction is undone.
     drop(postgres.run(&withdrawal(34, 1)).succeeded());
+    assert_eq!(postgres.value(question), "0", "it did not wait");
     holder.order("UPDATE account SET balance = 0; COMMIT;\n");
     holder.psql.go_on();
     let said = holder.failure();
