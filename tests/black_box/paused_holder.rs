@@ -14,7 +14,7 @@ use ringfence_proto::etcdserverpb::PutRequest;
 use ringfence_proto::ringfence_v1 as v1;
 use ringfence_tests::cluster::Cluster;
 use ringfence_tests::process::Process;
-use ringfence_tests::wait::PATIENCE;
+use ringfence_tests::wait::{self, PATIENCE};
 
 /// The shortest that there is.
 const TTL_SECONDS: i64 = 2;
@@ -160,6 +160,25 @@ fn a_holder_that_was_paused_is_fenced_off_across_the_death_of_the_leader() {
     play(&mut cluster, "death", follower, Some(leader), |cluster| cluster.nodes[leader].kill(), |_| ());
 }
 
+#[test]
+fn a_holder_that_was_paused_together_with_the_leader_is_fenced_off() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    // The leader that granted the lock wakes up with it, and for it the first holder's lease is in force.
+    let pause = |cluster: &mut Cluster| {
+        let stopped = cluster.nodes[leader].name.clone();
+        cluster.nodes[leader].process().stop();
+        // A write sent to the leader that stands still would have no answer that a plain client could go on with.
+        wait::until("the others to have a leader of their own", PATIENCE, || {
+            let status = cluster.status();
+            let other = status["leader"].as_str().is_some_and(|name| name != stopped);
+            if other { Ok(()) } else { Err(status.to_string()) }
+        });
+    };
+    let go_on = |cluster: &mut Cluster| cluster.nodes[leader].process().go_on();
+    play(&mut cluster, "leader", leader, Some(leader), pause, go_on);
+}
+
 /// No test by itself: the part of a holder, in a process of its own.
 #[test]
 fn a_process_that_holds_a_lock() {
@@ -234,7 +253,21 @@ async fn hold_as_any_client(lock: &str, endpoints: &str) {
     for value in orders() {
         let is_owner = Compare::create_revision(key.clone(), CompareOp::Equal, token);
         let put = TxnOp::put(format!("{lock}-data/k"), value, None);
-        match client.txn(Txn::new().when([is_owner]).and_then([put])).await {
+        let txn = Txn::new().when([is_owner]).and_then([put]);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let answer = loop {
+            match client.txn(txn.clone()).await {
+                // A node that has just woken up may not know yet who leads. To ask again does no harm under a compare.
+                Err(etcd_client::Error::GRpcStatus(status))
+                    if status.code() == tonic::Code::Unavailable
+                        && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(answer) if answer.succeeded() => say("wrote"),
             Ok(_) => say("refused: it is not the owner"),
             Err(error) => say(&format!("failed: {error}")),
