@@ -240,7 +240,7 @@ mod tests {
         let disk = OsDisk::open(&scratch.0).unwrap();
         let file = disk.open("a", Open::New).unwrap();
         let piece = vec![7; 1 << 20];
-        for at in 0..2 * WRITE_BACK_BYTES >> 20 {
+        for at in 0..(2 * WRITE_BACK_BYTES) >> 20 {
             file.write_all_at(&piece, at << 20).unwrap();
         }
         let mut back = vec![0; 1 << 20];

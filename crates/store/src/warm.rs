@@ -5,7 +5,7 @@
 //! stays right for as long as it is in use, until the next checkpoint has made another. What the heads have on top is merged as
 //! ever. The values were verified when they were read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -39,7 +39,7 @@ pub(crate) struct Warm(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    ranges: HashMap<KeyRange, Entry>,
+    ranges: BTreeMap<KeyRange, Entry>,
     /// Counts the questions.
     now: u64,
     bytes: usize,

@@ -31,7 +31,7 @@ pub struct KeyValue {
 }
 
 /// Where a range of keys ends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RangeEnd {
     /// The range is the start key alone.
     Single,
@@ -42,7 +42,7 @@ pub enum RangeEnd {
 }
 
 /// A range of keys: one key, an interval, or everything from a key on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyRange {
     /// The first key; empty only in a range that begins at the first key of all.
     pub start: Bytes,
