@@ -58,7 +58,8 @@ impl BaseCursor<'_> {
 
     pub fn row(&self) -> Result<Option<Row>, StoreError> {
         let Some((index_key, value)) = &self.current else { return Ok(None) };
-        Ok(Some(layout::decode_index_row(index_key.value(), value.value())?))
+        // Whether the key can be read was seen when the cursor came here; redb looks for the value only now.
+        guarded(|| Ok(Some(layout::decode_index_row(index_key.value(), value.value())?)))
     }
 
     /// Goes to the next key that has a version at the revision.
