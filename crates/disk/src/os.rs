@@ -174,11 +174,17 @@ fn begin_write_back(file: &fs::File) -> io::Result<()> {
     match unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
-            // A file system that cannot do it writes when it is synced, as before.
-            error if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            // Where the file system cannot do it, or the process may not ask, the file is written when it is synced, as before.
+            error if is_no_answer_of_the_disk(error.kind()) => Ok(()),
             error => Err(error),
         },
     }
+}
+
+/// Whether a call was refused before it came to the disk: by a kernel or file system without it, or by a filter of system calls.
+#[cfg(target_os = "linux")]
+fn is_no_answer_of_the_disk(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
 }
 
 /// Elsewhere there is no such call.
@@ -232,6 +238,14 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn only_the_disks_own_errors_end_a_write() {
+        let ends = |code| !is_no_answer_of_the_disk(io::Error::from_raw_os_error(code).kind());
+        assert!([libc::EIO, libc::ENOSPC, libc::EDQUOT].into_iter().all(ends));
+        assert!(![libc::ENOSYS, libc::EOPNOTSUPP, libc::EPERM, libc::EINVAL].into_iter().any(ends));
     }
 
     #[test]
