@@ -105,10 +105,11 @@ pub const TRAPS: &[Trap] = &[
     },
     Trap {
         canary: RETRYING_CLIENTS,
-        // What is written twice shows in a register only where another write falls in between.
-        workload: "counter",
-        nemeses: &["kill-leader", "partition-leader"],
-        seconds: 16,
+        // An element is made once: an attempt after one that was applied is refused, or does not even reach its member, and is
+        // told as a failure. The longer packets take, the more entries others have, and commit, when their leader dies.
+        workload: "set",
+        nemeses: &["delay+kill-leader"],
+        seconds: 12,
         nodes: 3,
         rate: 500,
         processes: PROCESSES,
