@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+mod let_go;
 mod os;
 mod sim;
 mod unsynced;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ringfence_canary::Canary;
 
+use crate::let_go::LastHeld;
 use crate::{Disk, File, Open, check_name};
 
 /// A directory of the operating system. Files are made readable by their owner alone, since they hold every value.
@@ -22,7 +23,7 @@ pub struct OsDisk {
 
 struct OsFile {
     path: PathBuf,
-    file: fs::File,
+    file: LastHeld,
     /// Bytes written since the last sync, or since the system was last told to write them.
     unwritten: AtomicU64,
 }
@@ -69,7 +70,7 @@ impl Disk for OsDisk {
             Open::Any => options.create(true).truncate(false),
         };
         let file = options.open(&path).map_err(|e| at(&path, &e))?;
-        Ok(Arc::new(OsFile { path, file, unwritten: AtomicU64::new(0) }))
+        Ok(Arc::new(OsFile { path, file: LastHeld::new(file), unwritten: AtomicU64::new(0) }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -88,12 +89,14 @@ impl Disk for OsDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let from = self.join(from)?;
-        fs::rename(&from, self.join(to)?).map_err(|e| at(&from, &e))
+        let (from, to) = (self.join(from)?, self.join(to)?);
+        let _replaced = LastHeld::open(&to);
+        fs::rename(&from, &to).map_err(|e| at(&from, &e))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.join(name)?;
+        let _removed = LastHeld::open(&path);
         fs::remove_file(&path).map_err(|e| at(&path, &e))
     }
 
