@@ -70,7 +70,7 @@ pub use marks::{HASH_MARKS_MAX, HASH_STEP, HashMark};
 pub use options::{Options, Stats};
 pub use rebuild::{Progress, Rebuilt};
 pub use scrub::{Scrub, ScrubProgress, ScrubStep};
-pub use snapshot::SnapshotMeta;
+pub use snapshot::{ExaminedSnapshot, SnapshotMeta};
 pub use state::Position;
 pub use store::Store;
 pub use view::{HashKv, ScanChunk, View};

@@ -45,6 +45,13 @@ pub struct SnapshotMeta {
     pub bytes: u64,
 }
 
+/// That a snapshot file of a store's disk was read whole, and is true to its own hashes. Only such a file can take the place of a
+/// state.
+#[derive(Debug, Clone)]
+pub struct ExaminedSnapshot {
+    name: String,
+}
+
 impl Store {
     /// Writes the newest state into the file `name` of the store's disk, durably, over what had that name. Takes its
     /// time, on the caller's thread; apply, reads and checkpoints go on.
@@ -76,30 +83,37 @@ impl Store {
         Ok(SnapshotMeta { position: view.position(), revision: view.revision(), hash: view.hash(), bytes })
     }
 
-    /// Puts the snapshot `name` of the store's disk in the place of the whole state, in one step, and durably; the name
-    /// is gone afterwards. Views taken before stay readable. Must not run beside [`Store::apply`].
+    /// Reads the whole snapshot `name` of the store's disk and compares it with its own hashes. Takes its time, on the caller's
+    /// thread; everything else goes on.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] where the file is not a whole and true snapshot: nothing has changed then. Else a failure of
-    /// the disk, after which the store takes no more changes.
-    pub fn install_snapshot(&self, name: &str) -> Result<Position, StoreError> {
+    /// [`StoreError::Corrupt`] where the file is not a whole and true snapshot; else as the file system's.
+    pub fn examine_snapshot(&self, name: &str) -> Result<ExaminedSnapshot, StoreError> {
+        let snapshot = OpenFile::examine(self.disk.as_ref(), name, PASSING_CACHE_BYTES)?;
+        file::guarded(|| verify(&Base::new(Arc::new(snapshot))?))?;
+        Ok(ExaminedSnapshot { name: name.to_owned() })
+    }
+
+    /// Puts a snapshot in the place of the whole state, in one step, and durably; the file's name is gone afterwards. Views taken
+    /// before stay readable. Must not run beside [`Store::apply`].
+    ///
+    /// # Errors
+    /// A failure of the disk, after which the store takes no more changes.
+    pub fn install_snapshot(&self, snapshot: &ExaminedSnapshot) -> Result<Position, StoreError> {
         self.check_usable()?;
-        self.put_in_place(name)
+        self.put_in_place(&snapshot.name)
     }
 
     /// The same for a store whose own state is damaged or wrong: whatever failed before is forgotten with it.
     ///
     /// # Errors
     /// As [`Store::install_snapshot`].
-    pub fn replace_with(&self, name: &str) -> Result<Position, StoreError> {
-        self.put_in_place(name)
+    pub fn replace_with(&self, snapshot: &ExaminedSnapshot) -> Result<Position, StoreError> {
+        self.put_in_place(&snapshot.name)
     }
 
     fn put_in_place(&self, name: &str) -> Result<Position, StoreError> {
         let mut retired = self.maintenance.lock();
-        let snapshot = OpenFile::examine(self.disk.as_ref(), name, PASSING_CACHE_BYTES)?;
-        file::guarded(|| verify(&Base::new(Arc::new(snapshot))?))?;
-
         let _applying = self.applying.lock();
         let fresh = self.fail(self.swap_in(name))?;
         let state = Arc::new(fresh.state.clone());

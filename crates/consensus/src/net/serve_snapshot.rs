@@ -119,17 +119,20 @@ async fn install(door: &Door, incoming: Incoming, vote: RaftVote) -> io::Result<
     let syncing = file.clone();
     rt::blocking(move || syncing.sync_data()).await.and_then(|synced| synced)?;
     // A damaged file is an answer to the sender here; found by openraft's install, it would end this node.
-    let (disk, checked) = (door.shelf.disk().clone(), name.clone());
-    let check = move || ringfence_store::snapshot_file::inspect(disk.as_ref(), &checked);
-    if let Err(error) = rt::blocking(check).await? {
-        door.shelf.disk().remove(&name)?;
-        return Err(io::Error::other(format!("the snapshot that arrived is not whole: {error}")));
-    }
+    let (store, looked_at) = (door.shelf.store.clone(), name.clone());
+    let examined = match rt::blocking(move || store.examine_snapshot(&looked_at)).await? {
+        Ok(examined) => Some(examined),
+        Err(error) => {
+            door.shelf.disk().remove(&name)?;
+            return Err(io::Error::other(format!("the snapshot that arrived is not whole: {error}")));
+        }
+    };
     let meta = openraft::alias::SnapshotMetaOf::<TypeConfig> {
         last_log_id: begin.last_log_id.as_ref().map(codec::log_id_from_wire),
         last_membership: codec::stored_membership_from_wire(begin.membership.unwrap_or_default())?,
     };
-    let received = SnapshotFile { id: begin.file_id, name, bytes: begin.bytes, file, meta: meta.clone() };
+    let (id, bytes, meta_sent) = (begin.file_id, begin.bytes, meta.clone());
+    let received = SnapshotFile { id, name, bytes, file, meta: meta_sent, examined };
     if begin.rebuild {
         let (shelf, log) = (door.shelf.clone(), door.log.clone());
         // A task of its own: half a rebuilding must not be left behind by a connection that breaks.

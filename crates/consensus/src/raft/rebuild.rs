@@ -41,9 +41,9 @@ impl Shelf {
         check_log(log, file.meta.last_log_id)?;
         // Whatever was being applied when the quarantine began has ended after this.
         drop(self.applying.lock().await);
-        let (shelf, name, expected) = (self.clone(), file.name.clone(), file.meta.clone());
+        let (shelf, snapshot, expected) = (self.clone(), file.examined()?.clone(), file.meta.clone());
         let replacing = move || -> io::Result<()> {
-            let position = shelf.store.replace_with(&name).map_err(io::Error::other)?;
+            let position = shelf.store.replace_with(&snapshot).map_err(io::Error::other)?;
             let found = snapshot_meta(&position)?;
             if found != expected {
                 return Err(io::Error::other(format!("the snapshot is {found}, not {expected} as was said")));

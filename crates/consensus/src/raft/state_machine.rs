@@ -13,7 +13,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use ringfence_disk::{Disk, File, Open};
-use ringfence_store::{Entry, Payload, Position, Progress, Rebuilt, Store, StoreError};
+use ringfence_store::{Entry, ExaminedSnapshot, Payload, Position, Progress, Rebuilt, Store, StoreError};
 use ringfence_types::{Index, Outcome};
 use tokio::sync::Notify;
 
@@ -50,12 +50,22 @@ pub(crate) struct SnapshotFile {
     pub(crate) bytes: u64,
     pub(crate) file: Arc<dyn File>,
     pub(crate) meta: SnapshotMeta,
+    /// Of a file that came from another member: that it may take the place of the state.
+    pub(crate) examined: Option<ExaminedSnapshot>,
 }
 
 impl SnapshotFile {
     /// The last entry in it.
     fn index(&self) -> Option<Index> {
         self.meta.last_log_id.map(|log_id| Index(log_id.index()))
+    }
+
+    /// That the file may take the place of the state.
+    ///
+    /// # Errors
+    /// Where nobody has looked.
+    pub(crate) fn examined(&self) -> io::Result<&ExaminedSnapshot> {
+        self.examined.as_ref().ok_or_else(|| io::Error::other(format!("{} was never examined", self.name)))
     }
 }
 
@@ -194,7 +204,7 @@ impl Shelf {
             let file = shelf.disk.open(&name, Open::Existing).map_err(disk_failed)?;
             let bytes = file.len().map_err(disk_failed)?;
             let meta = snapshot_meta(&written.position).map_err(disk_failed)?;
-            Ok(SnapshotFile { id, name, bytes, file, meta })
+            Ok(SnapshotFile { id, name, bytes, file, meta, examined: None })
         };
         rt::blocking(writing).await.map_err(|error| Failure::Disk(error.to_string()))?
     }
@@ -461,8 +471,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let installing = move || -> io::Result<Option<RaftLogId>> {
             let is_rebuilt = shelf.quarantine.is_on();
             let installed = match is_rebuilt {
-                true => shelf.store.replace_with(&file.name),
-                false => shelf.store.install_snapshot(&file.name),
+                true => shelf.store.replace_with(file.examined()?),
+                false => shelf.store.install_snapshot(file.examined()?),
             };
             let position = installed.map_err(|error| shelf.store_error(&error))?;
             let found = snapshot_meta(&position)?;

@@ -86,7 +86,9 @@ impl RaftStateMachine<TypeConfig> for Gapless {
         file.write_all_at(&bytes, 0)?;
         file.sync_data()?;
         let (id, name) = (sent.id, sent.name.clone());
-        let received = SnapshotFile { id, name, bytes: sent.bytes, file, meta: meta.clone() };
+        let examined = self.0.0.store.examine_snapshot(&name).map_err(io::Error::other)?;
+        let (bytes, meta_sent) = (sent.bytes, meta.clone());
+        let received = SnapshotFile { id, name, bytes, file, meta: meta_sent, examined: Some(examined) };
         self.0.install_snapshot(meta, SnapshotHandle { file: Some(Arc::new(received)) }).await
     }
 

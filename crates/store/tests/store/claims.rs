@@ -107,7 +107,7 @@ fn a_snapshot_found_installed_after_a_restart_survives_a_power_cut() {
         let whole = prepared.fork(seed);
         let store = open(&whole).expect("no fault");
         let begun = whole.steps();
-        store.install_snapshot("snapshot").expect("no fault");
+        crate::support::install(&store, "snapshot").expect("no fault");
         for step in 1..=whole.steps() - begun {
             for end in ends(step) {
                 let disk = prepared.fork(seed * 1_000_003 + step);
@@ -118,7 +118,7 @@ fn a_snapshot_found_installed_after_a_restart_survives_a_power_cut() {
                     Fault::FailWrite(step) => Fault::FailWrite(at + step),
                     _ => Fault::FailSync(at + step),
                 });
-                drop(store.install_snapshot("snapshot"));
+                drop(crate::support::install(&store, "snapshot"));
                 let told = format!("seed {seed}, {end:?}");
                 let after = restart_and_cut_power(&disk, &told, |_| ());
                 drop(store);

@@ -147,7 +147,7 @@ fn a_power_cut_while_a_snapshot_is_installed_leaves_the_old_state_or_the_new_one
             let disk = prepared.fork(seed * 7_919 + cut);
             let store = open(&disk).expect("no fault yet");
             disk.inject(Fault::CrashAtStep(disk.steps() + cut));
-            let installed = store.install_snapshot("snapshot");
+            let installed = crate::support::install(&store, "snapshot");
             let finished = installed.is_ok();
             if finished && !disk.is_down() {
                 drop(store);

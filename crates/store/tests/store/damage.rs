@@ -106,7 +106,7 @@ fn a_flipped_bit_in_a_snapshot_keeps_it_from_being_installed_and_changes_nothing
         let fork = disk.fork(place);
         let store = open(&fork).expect("whole");
         fork.corrupt("snapshot", place, 0x04);
-        match store.install_snapshot("snapshot") {
+        match crate::support::install(&store, "snapshot") {
             Err(StoreError::Corrupt(_) | StoreError::Format { .. }) => refused += 1,
             // The bit lies in a page, or a part of one, that nothing uses.
             Ok(_) => harmless += 1,

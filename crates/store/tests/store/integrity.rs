@@ -81,7 +81,7 @@ fn marks_are_bounded_and_forgotten_with_the_state_that_they_are_of() {
     apply_through(&store, HASH_STEP * (HASH_MARKS_MAX as u64 + 3), 512);
     assert_eq!(store.hash_marks(Index(0)).len(), HASH_MARKS_MAX);
     store.write_snapshot("copy").expect("the disk works");
-    store.replace_with("copy").expect("whole");
+    crate::support::replace(&store, "copy").expect("whole");
     assert_eq!(store.hash_marks(Index(0)), []);
 }
 
@@ -149,7 +149,7 @@ fn a_scrub_of_a_state_that_was_replaced_begins_anew() {
         if !replaced {
             replaced = true;
             store.write_snapshot("copy").expect("the disk works");
-            store.replace_with("copy").expect("whole");
+            crate::support::replace(&store, "copy").expect("whole");
         }
     });
     assert_eq!(begun_anew.expect("nothing is wrong"), 1);
@@ -182,7 +182,7 @@ fn a_rotten_store_is_whole_again_once_it_is_rebuilt_from_another() {
         }
         found += 1;
         crate::support::copy_file(&sound_disk, "copy", &disk);
-        store.replace_with("copy").expect("the copy is whole");
+        crate::support::replace(&store, "copy").expect("the copy is whole");
         assert_eq!(store.view().hash(), sound.view().hash(), "byte {place}");
         scrub(&store, 64 << 10, || ()).expect("nothing is wrong any more");
         apply_through(&store, 2_100, 100);

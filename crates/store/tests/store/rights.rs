@@ -610,7 +610,7 @@ fn everything_comes_through_checkpoints_snapshots_and_rebuilds() {
     let other = SimDisk::new(2);
     crate::support::copy_file(&disk, "snap", &other);
     let target = open(&other).expect("an empty disk");
-    target.install_snapshot("snap").expect("whole");
+    crate::support::install(&target, "snap").expect("whole");
     assert_eq!(target.view().hash(), store.view().hash());
     assert_eq!(target.due_leases(LeaseTime(5_200), 9), [lease]);
 

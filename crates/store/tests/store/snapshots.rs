@@ -62,7 +62,7 @@ fn a_snapshot_carries_the_whole_state_from_one_store_to_another() {
     apply(&target, &put("old", "state")).expect("applied");
     let before = target.view();
     crate::support::copy_file(&from, "snapshot", &to);
-    assert_eq!(target.install_snapshot("snapshot").expect("just written"), source.applied());
+    assert_eq!(crate::support::install(&target, "snapshot").expect("just written"), source.applied());
     assert!(!to.list().expect("listed").contains(&"snapshot".to_owned()), "the file has become the state");
     assert_eq!(
         before.range(&RangeQuery::new(KeyRange::all())).expect("still readable").kvs[0].key,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringfence_disk::{Disk, Open, SimDisk};
 use ringfence_proto::command;
-use ringfence_store::{Entry, Options, Payload, Store, StoreError};
+use ringfence_store::{Entry, Options, Payload, Position, Store, StoreError};
 use ringfence_types::{Command, Index, LogId, NodeId, Outcome, Term};
 
 /// A store with small limits.
@@ -50,6 +50,16 @@ pub fn apply(store: &Store, command: &Command) -> Outcome {
 /// Shared bytes of a text.
 pub fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Puts a snapshot in the place of a store's state, if it is whole.
+pub fn install(store: &Store, name: &str) -> Result<Position, StoreError> {
+    store.install_snapshot(&store.examine_snapshot(name)?)
+}
+
+/// The same for a state that is damaged or wrong.
+pub fn replace(store: &Store, name: &str) -> Result<Position, StoreError> {
+    store.replace_with(&store.examine_snapshot(name)?)
 }
 
 /// Copies a file from one disk to another, durably.
