@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ringfence_tests::cluster::Cluster;
 use ringfence_tests::load::Puts;
+use ringfence_tests::wait::{self, PATIENCE};
 
 /// Far above what it takes; how long it takes is measured elsewhere, on a machine that does nothing else.
 const LONGEST_GAP: Duration = Duration::from_secs(5);
@@ -44,4 +45,29 @@ fn the_leader_is_stopped_for_a_while_and_wakes_up_as_a_follower() {
     assert_ne!(cluster.wait_ready(), old, "who was away for long does not lead");
     let report = puts.stop();
     cluster.assert_nothing_lost(&report.acknowledged);
+}
+
+/// A disk full of logs is the last thing that is wanted while a member is down.
+#[test]
+fn a_member_that_is_down_is_named_once_and_once_when_it_is_back() {
+    let mut cluster = Cluster::start(3);
+    let follower = cluster.follower();
+    // Of whoever leads: a machine that stalls may see another leader meanwhile.
+    let said = |cluster: &Cluster| -> String {
+        let others = cluster.nodes.iter().enumerate().filter(|(at, _)| *at != follower);
+        others.map(|(_, node)| node.log()).collect()
+    };
+    let wait_for = |cluster: &Cluster, words: &str| {
+        let look = || said(cluster).contains(words).then_some(()).ok_or_else(|| said(cluster));
+        wait::until(words, PATIENCE, look);
+    };
+    let named = format!("{} (node {})", cluster.nodes[follower].name, follower + 1);
+    let before = said(&cluster).lines().count();
+    cluster.nodes[follower].kill();
+    wait_for(&cluster, &format!("{named} has not answered"));
+    std::thread::sleep(Duration::from_secs(3));
+    let lines = said(&cluster).lines().count() - before;
+    assert!(lines < 20, "{lines} lines about a member that is down: {}", said(&cluster));
+    cluster.nodes[follower].start();
+    wait_for(&cluster, &format!("{named} answers again"));
 }

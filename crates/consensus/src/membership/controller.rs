@@ -7,6 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, RaftMetrics};
 use ringfence_types::{Command, Member, MemberChange, NodeId};
 
+use super::absent::Absent;
 use super::plan::{self, Facts, Step};
 use crate::node::Node;
 use crate::raft::types::{PeerNode, TypeConfig};
@@ -25,13 +26,15 @@ type Looks = BTreeMap<NodeId, u32>;
 /// Looks for what is to be done, for ever, or until the node fails.
 pub(crate) async fn run(node: Node) {
     let local = &node.0.links.local;
-    let mut looks = Looks::new();
+    let leader_lease = node.0.config.timing.leader_lease;
+    let (mut looks, mut absent) = (Looks::new(), Absent::default());
     let mut put_off = String::new();
     loop {
         rt::sleep(node.0.config.timing.heartbeat * 2).await;
         let Ok(view) = node.believed_view() else {
             // Another member will lead soon.
             looks.clear();
+            absent.clear();
             continue;
         };
         let members = view.members();
@@ -42,15 +45,26 @@ pub(crate) async fn run(node: Node) {
         }
         if node.leader() != Some(node.node_id()) || node.is_stopping() {
             looks.clear();
+            absent.clear();
             continue;
         }
-        let alive = alive(&metrics, node.node_id(), node.0.config.timing.leader_lease);
+        let alive = alive(&metrics, node.node_id(), leader_lease);
+        for told in absent.look(&followers(&metrics, &members), &alive, rt::now(), leader_lease) {
+            told.log(&members);
+        }
         look(&mut looks, &metrics, &alive, node.node_id());
         let facts = facts(&metrics, &members, node.node_id(), alive, &looks);
         if let Some(step) = plan::next(&facts) {
             take(&node, step, &mut put_off).await;
         }
     }
+}
+
+/// The members that a leader sends its entries to, and of which none shall leave.
+fn followers(metrics: &RaftMetrics<TypeConfig>, members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
+    let removed = removed(members);
+    let nodes = metrics.membership_config.membership().nodes();
+    nodes.map(|(id, _)| NodeId(*id)).filter(|id| !removed.contains(id)).collect()
 }
 
 /// The members that have been removed.

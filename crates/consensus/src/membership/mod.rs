@@ -5,6 +5,7 @@
 //! [`plan`] decides, [`controller`] acts, [`request`] takes changes from callers and refuses those that would leave too few
 //! healthy voters, and [`joining`] is the other side: a node on a fresh disk that asks to belong.
 
+mod absent;
 pub(crate) mod controller;
 pub(crate) mod joining;
 pub(crate) mod plan;

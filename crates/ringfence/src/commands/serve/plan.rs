@@ -13,8 +13,9 @@ use super::settings::{LogFormat, Part, Settings, TimingPreset};
 use crate::exit::{Exit, Failure};
 use crate::units::ByteSize;
 
-/// What is logged by default: openraft tells of its every step what others need in the search for a fault alone.
-const LOG_LEVEL: &str = "info,openraft=warn";
+/// What is logged by default: openraft tells of its every step what others need in the search for a fault alone, and warns dozens of
+/// times a second while a member is down. The consensus crate says that once.
+const LOG_LEVEL: &str = "info,openraft=error";
 /// The shortest secret that peers may share.
 const SECRET_BYTES_MIN: usize = 16;
 /// The largest file that is read as a secret.

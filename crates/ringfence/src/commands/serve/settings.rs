@@ -141,7 +141,7 @@ pub(crate) struct Settings {
     #[arg(long, env = "RINGFENCE_RUNTIME_THREADS", value_name = "N")]
     pub(crate) runtime_threads: Option<usize>,
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,ringfence_consensus=debug [default:
-    /// info,openraft=warn].
+    /// info,openraft=error].
     #[arg(long, env = "RINGFENCE_LOG", value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
     /// The form of the log, which goes to standard error [default: text].
