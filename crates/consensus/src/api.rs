@@ -89,25 +89,28 @@ pub struct Timing {
     /// How long a follower grants nobody else its vote after it heard from its leader, and a leader may act as the only
     /// one after a majority answered it.
     pub leader_lease: Duration,
-    /// A follower campaigns at a random time within this one, and no sooner than a quarter of it, after its grant ended.
-    /// At most `leader_lease`.
-    pub election_spread: Duration,
 }
 
 impl Timing {
     /// Settings for nodes in one place: tolerates stalls of a sync below 300 ms.
-    pub const LOCAL: Timing = Timing {
-        heartbeat: Duration::from_millis(80),
-        leader_lease: Duration::from_millis(400),
-        election_spread: Duration::from_millis(400),
-    };
+    pub const LOCAL: Timing =
+        Timing { heartbeat: Duration::from_millis(80), leader_lease: Duration::from_millis(400) };
 
     /// Settings for nodes far apart, or for disks that stall for a second.
-    pub const WIDE_AREA: Timing = Timing {
-        heartbeat: Duration::from_millis(300),
-        leader_lease: Duration::from_millis(2_000),
-        election_spread: Duration::from_millis(1_500),
-    };
+    pub const WIDE_AREA: Timing =
+        Timing { heartbeat: Duration::from_millis(300), leader_lease: Duration::from_millis(2_000) };
+
+    /// The shortest time after which a follower campaigns once its grant has ended; when it does is drawn at random.
+    #[must_use]
+    pub fn election_timeout_min(&self) -> Duration {
+        self.leader_lease / 4
+    }
+
+    /// The longest one. openraft has one setting for it and for the leader lease.
+    #[must_use]
+    pub fn election_timeout_max(&self) -> Duration {
+        self.leader_lease
+    }
 
     /// The shortest leader lease that a node accepts, and what is assumed of a voter that has not told its own.
     pub const LEADER_LEASE_MIN: Duration = Duration::from_millis(200);

@@ -309,7 +309,7 @@ impl Authority {
     /// How long a follower that hears of no leader waits before it calls itself read-only: an election in the normal
     /// course ends sooner.
     fn patience(&self) -> Duration {
-        self.timing.leader_lease + self.timing.election_spread
+        self.timing.leader_lease + self.timing.election_timeout_max()
     }
 
     fn judge_leading(

@@ -49,7 +49,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
             config.wal_segment_bytes
         )));
     }
-    let Timing { heartbeat, leader_lease, election_spread } = config.timing;
+    let Timing { heartbeat, leader_lease } = config.timing;
     let wrong = |reason: String| Err(Failure::Config(reason));
     if leader_lease < Timing::LEADER_LEASE_MIN {
         return wrong(format!(
@@ -57,15 +57,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
             Timing::LEADER_LEASE_MIN
         ));
     }
-    if heartbeat < Duration::from_millis(10) || heartbeat * 3 > leader_lease {
+    if heartbeat < Duration::from_millis(10) || heartbeat >= config.timing.election_timeout_min() {
         return wrong(format!(
-            "a heartbeat of {heartbeat:?} does not fit a leader lease of {leader_lease:?}: at least 10ms, and at most a third"
-        ));
-    }
-    if election_spread > leader_lease || election_spread / 4 <= heartbeat {
-        return wrong(format!(
-            "an election spread of {election_spread:?} does not fit: at most the leader lease ({leader_lease:?}), and more \
-             than four heartbeats ({heartbeat:?} each)"
+            "a heartbeat of {heartbeat:?} does not fit a leader lease of {leader_lease:?}: at least 10ms, and less than a quarter"
         ));
     }
     Ok(())
@@ -180,9 +174,8 @@ fn raft_config(timing: Timing, campaigns_at_once: bool) -> Result<openraft::Conf
     let raft_config = openraft::Config {
         cluster_name: "ringfence".to_owned(),
         heartbeat_interval: milliseconds(timing.heartbeat),
-        election_timeout_min: milliseconds(timing.election_spread / 4),
-        // openraft takes the upper bound for the leader lease too.
-        election_timeout_max: milliseconds(timing.leader_lease),
+        election_timeout_min: milliseconds(timing.election_timeout_min()),
+        election_timeout_max: milliseconds(timing.election_timeout_max()),
         max_payload_entries: 512,
         snapshot_policy: openraft::SnapshotPolicy::Never,
         // Each checkpoint counts as a snapshot, after which openraft would purge all but so many entries by itself. How

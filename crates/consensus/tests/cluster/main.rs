@@ -471,7 +471,7 @@ async fn no_write_fails_while_leadership_is_handed_over() {
     let writers = Writers::start(cluster.nodes.iter().cycle().take(12));
     for _ in 0..4 {
         // So long that what a leader last heard as a follower says nothing any more.
-        rt::sleep((Timing::LOCAL.leader_lease + Timing::LOCAL.election_spread) * 2).await;
+        rt::sleep(Timing::LOCAL.leader_lease * 4).await;
         let leader = cluster.leader(&[0, 1, 2]).await;
         cluster.nodes[leader].transfer_leadership(None, deadline(5)).await.expect("the others are fit");
     }

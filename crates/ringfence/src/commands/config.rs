@@ -42,7 +42,6 @@ impl Config {
             row("peer secret", if consensus.peer_secret.is_some() { "yes" } else { "no" }.to_owned()),
             row("heartbeat-interval", format!("{:?}", consensus.timing.heartbeat)),
             row("leader-lease", format!("{:?}", consensus.timing.leader_lease)),
-            row("election-timeout", format!("{:?}", consensus.timing.election_spread)),
             row("checkpoint-interval", format!("{:?}", consensus.checkpoint_interval)),
             row("log-retention-bytes", consensus.retention.bytes.to_string()),
             row("log-retention-time", format!("{:?}", consensus.retention.time)),

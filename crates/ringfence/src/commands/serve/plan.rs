@@ -268,38 +268,19 @@ fn timing(settings: &Settings) -> Result<Timing, Failure> {
         TimingPreset::Local => Timing::LOCAL,
         TimingPreset::WideArea => Timing::WIDE_AREA,
     };
-    let leader_lease = settings.leader_lease.map_or(preset.leader_lease, |lease| lease.0);
     let timing = Timing {
         heartbeat: settings.heartbeat_interval.map_or(preset.heartbeat, |interval| interval.0),
-        leader_lease,
-        // A shorter lease given alone brings the preset's spread down with it.
-        election_spread: settings
-            .election_timeout
-            .map_or(preset.election_spread.min(leader_lease), |timeout| timeout.0),
+        leader_lease: settings.leader_lease.map_or(preset.leader_lease, |lease| lease.0),
     };
     at_least("leader-lease", timing.leader_lease, Timing::LEADER_LEASE_MIN)?;
     at_least("heartbeat-interval", timing.heartbeat, Duration::from_millis(10))?;
-    at_least("election-timeout", timing.election_spread, Duration::from_millis(20))?;
-    if timing.heartbeat * 3 > timing.leader_lease {
+    if timing.heartbeat * 4 >= timing.leader_lease {
         return Err(config(format!(
-            "heartbeat-interval {:?} is more than a third of leader-lease {:?}: two lost heartbeats would end the lease",
+            "heartbeat-interval {:?} is no less than a quarter of leader-lease {:?}: two lost heartbeats would end the lease, and nodes \
+             would campaign in step",
             timing.heartbeat, timing.leader_lease
         ))
         .next("raise --leader-lease or lower --heartbeat-interval"));
-    }
-    if timing.election_spread > timing.leader_lease {
-        return Err(config(format!(
-            "election-timeout {:?} is longer than leader-lease {:?}",
-            timing.election_spread, timing.leader_lease
-        ))
-        .next("lower --election-timeout or raise --leader-lease"));
-    }
-    if timing.election_spread <= timing.heartbeat * 4 {
-        return Err(config(format!(
-            "election-timeout {:?} is not more than four times heartbeat-interval {:?}: nodes would campaign in step",
-            timing.election_spread, timing.heartbeat
-        ))
-        .next("raise --election-timeout or lower --heartbeat-interval"));
     }
     Ok(timing)
 }
@@ -389,12 +370,6 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_lease_alone_brings_the_election_timeout_down() {
-        let plan = plan("bootstrap = true\nleader-lease = '360ms'\n").expect("it is lawful");
-        assert_eq!(plan.consensus.timing.election_spread, Duration::from_millis(360));
-    }
-
-    #[test]
     fn settings_that_make_no_sense_are_refused_with_a_way_out() {
         for (text, reason) in [
             ("", "no name"),
@@ -408,9 +383,7 @@ mod tests {
             ("name = 'a'\njoin = 'nowhere'", "--join \"nowhere\""),
             ("name = 'a'\nas = 'learner'", "there is no --join"),
             ("name = 'a'\nleader-lease = '100ms'", "leader-lease 100ms is too short"),
-            ("name = 'a'\nheartbeat-interval = '300ms'", "more than a third"),
-            ("name = 'a'\nelection-timeout = '1s'", "longer than leader-lease"),
-            ("name = 'a'\nelection-timeout = '320ms'", "four times"),
+            ("name = 'a'\nheartbeat-interval = '100ms'", "no less than a quarter"),
             ("name = 'a'\nlog-segment-size = '1MiB'", "not between"),
             ("name = 'a'\nruntime-threads = 0", "at least 1"),
             ("name = 'a'\npeer-secret-file = '/nonexistent/secret'", "peer secret file"),

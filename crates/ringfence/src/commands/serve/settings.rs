@@ -57,18 +57,16 @@ pub(crate) struct Settings {
     #[arg(long, env = "RINGFENCE_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) insecure: Option<bool>,
-    /// Preset of the three times below [default: local].
+    /// Preset of the two times below [default: local].
     #[arg(long, env = "RINGFENCE_TIMING", value_enum)]
     pub(crate) timing: Option<TimingPreset>,
     /// Time between two heartbeats of a leader [default: 80ms].
     #[arg(long, env = "RINGFENCE_HEARTBEAT_INTERVAL", value_name = "DURATION")]
     pub(crate) heartbeat_interval: Option<HumanDuration>,
-    /// How long a leader may act as the only one after a majority answered it [default: 400ms].
+    /// How long a leader may act as the only one after a majority answered it; within the same time again after that another node
+    /// campaigns [default: 400ms].
     #[arg(long, env = "RINGFENCE_LEADER_LEASE", value_name = "DURATION")]
     pub(crate) leader_lease: Option<HumanDuration>,
-    /// Longest time, after its leader's lease ended, until a node campaigns; at most the leader lease [default: 400ms].
-    #[arg(long, env = "RINGFENCE_ELECTION_TIMEOUT", value_name = "DURATION")]
-    pub(crate) election_timeout: Option<HumanDuration>,
     /// Longest time between two checkpoints while writes come in [default: 30s].
     #[arg(long, env = "RINGFENCE_CHECKPOINT_INTERVAL", value_name = "DURATION")]
     pub(crate) checkpoint_interval: Option<HumanDuration>,
@@ -251,7 +249,6 @@ impl Settings {
             timing: self.timing.or(file.timing),
             heartbeat_interval: self.heartbeat_interval.or(file.heartbeat_interval),
             leader_lease: self.leader_lease.or(file.leader_lease),
-            election_timeout: self.election_timeout.or(file.election_timeout),
             checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval),
             log_retention_bytes: self.log_retention_bytes.or(file.log_retention_bytes),
             log_retention_time: self.log_retention_time.or(file.log_retention_time),
