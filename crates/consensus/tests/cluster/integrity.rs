@@ -1,11 +1,17 @@
 //! States that differ or rot: found, kept from leading and serving, rebuilt from the others, and nothing else called so.
 
-use ringfence_consensus::{Integrity, QuarantineKind, ScrubVerdict};
-use ringfence_disk::Open;
-use ringfence_store::{Entry, Options, Payload, STATE_FILE, Store};
-use ringfence_types::{Alarm, AlarmKind, Index, LogId, Rejection, Reply, Revision};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::*;
+use ringfence_consensus::{BarrierError, Failure, Integrity, Node, QuarantineKind, ScrubVerdict, rt};
+use ringfence_disk::{Disk, Open, SimDisk};
+use ringfence_store::{Entry, Options, Payload, STATE_FILE, Store};
+use ringfence_types::{
+    Alarm, AlarmKind, Command, Freshness, Index, LogId, NodeId, Rejection, Reply, Revision,
+};
+
+use crate::support::{Cluster, address, config, deadline, put};
 
 /// Short enough for a test to see many comparisons.
 const INTEGRITY: Integrity = Integrity {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringfence_consensus::{Node, rt};
 use ringfence_types::{Applied, Command, Grant, Lease, LeaseCommand, LeaseId, LeaseTime, Reply};
 
-use super::{Cluster, address, deadline};
+use crate::support::{Cluster, address, deadline};
 
 fn about(command: LeaseCommand) -> Command {
     // Whatever a client's node puts there, the leader's reading takes its place.

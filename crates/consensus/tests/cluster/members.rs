@@ -1,11 +1,15 @@
 //! Members come and go while the cluster serves.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use ringfence_consensus::{Join, MemberError};
-use ringfence_types::{Member, MemberChange, Rejection, Wanted};
+use ringfence_consensus::{Config, Join, MemberError, Node, rt};
+use ringfence_disk::SimDisk;
+use ringfence_types::{Freshness, Member, MemberChange, NodeId, Rejection, Wanted};
 
-use super::*;
+use crate::support::{Cluster, address, config, deadline, get, put, value_in};
 
 impl Cluster {
     /// Starts one more node, on a fresh disk, which asks the first one to belong.
