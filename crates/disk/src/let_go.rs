@@ -116,7 +116,11 @@ mod tests {
 
     /// A new file of [`LEN`] bytes.
     fn made(name: &str) -> (PathBuf, fs::File) {
-        let path = std::env::temp_dir().join(format!("ringfence-disk-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "ringfence-disk-{}-{name}-{:?}",
+            std::process::id(),
+            thread::current().id()
+        ));
         let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         file.set_len(LEN).unwrap();
         (path, file)
@@ -126,8 +130,22 @@ mod tests {
         file.metadata().unwrap().len()
     }
 
+    /// Whether the file system of these tests grants leases; else files go at once on it, and there is nothing to see.
+    fn grants_leases() -> bool {
+        let (path, file) = made("leases");
+        fs::remove_file(path).unwrap();
+        let granted = is_forsaken(&file);
+        if let Err(error) = &granted {
+            eprintln!("left out: no leases in {}: {error}", std::env::temp_dir().display());
+        }
+        granted.is_ok()
+    }
+
     #[test]
     fn only_a_file_that_nobody_can_read_any_more_is_forsaken() {
+        if !grants_leases() {
+            return;
+        }
         let (path, file) = made("forsaken");
         let reader = fs::File::open(&path).unwrap();
         let writer = fs::File::options().write(true).open(&path).unwrap();
@@ -143,6 +161,9 @@ mod tests {
 
     #[test]
     fn the_last_handle_has_the_file_cut_down() {
+        if !grants_leases() {
+            return;
+        }
         let (path, file) = made("last");
         // The same handle twice, for the kernel.
         let witness = file.try_clone().unwrap();
