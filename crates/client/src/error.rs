@@ -78,7 +78,7 @@ pub enum Error {
         oldest: i64,
     },
     /// No node could do it before the deadline. A write that ends so was surely not applied.
-    #[error("unavailable after {attempts} attempts in {elapsed:?}: {message}")]
+    #[error("unavailable after {}: {message}", tried(*attempts, *elapsed))]
     Unavailable {
         /// What the last attempt ended in.
         message: String,
@@ -118,5 +118,28 @@ impl Error {
             | Error::AnswerNotKept { .. }
             | Error::Protocol(_) => false,
         }
+    }
+}
+
+/// How often something was tried, and for how long.
+fn tried(attempts: u32, elapsed: Duration) -> String {
+    match attempts {
+        1 => "one attempt".to_owned(),
+        attempts => format!("{attempts} attempts in {:.1} s", elapsed.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_is_told_for_people() {
+        let unavailable = |attempts, milliseconds| {
+            let (message, elapsed) = ("n1: no leader".to_owned(), Duration::from_millis(milliseconds));
+            Error::Unavailable { message, attempts, elapsed }.to_string()
+        };
+        assert_eq!(unavailable(1, 0), "unavailable after one attempt: n1: no leader");
+        assert_eq!(unavailable(30, 4_955), "unavailable after 30 attempts in 5.0 s: n1: no leader");
     }
 }
