@@ -93,6 +93,9 @@ async fn wait_sent(leader: &Node, member: usize, bytes: u64) -> Transfer {
 async fn a_snapshot_goes_on_where_its_connection_broke_and_keeps_the_log_behind_it() {
     const CHUNK: u64 = ringfence_types::limits::SNAPSHOT_CHUNK_BYTES as u64;
     const RATE: u64 = 4 << 20;
+    // What a link holds at the break, a mebibyte at either end, may arrive in vain; the last chunk written counts as written in part;
+    // and members say other things as well.
+    const AGAIN_MAX: u64 = 6 * CHUNK;
     let cluster = Cluster::start_with(3, |config| config.snapshot_bytes_per_second = RATE).await;
     let leader = cluster.leader(&[0, 1, 2]).await;
     cluster.settle().await;
@@ -125,7 +128,7 @@ async fn a_snapshot_goes_on_where_its_connection_broke_and_keeps_the_log_behind_
     let before = arrived(&cluster.fabric);
     cluster.fabric.heal();
     let begun = rt::now();
-    let total = wait_sent(&cluster.nodes[leader], away, 4 * CHUNK).await.total;
+    let total = wait_sent(&cluster.nodes[leader], away, 2 * AGAIN_MAX).await.total;
     cluster.fabric.isolate(&address(away));
     // What is written now, and checkpointed, is behind the file that is sent: the member will need it.
     for number in 0..100 {
@@ -137,7 +140,7 @@ async fn a_snapshot_goes_on_where_its_connection_broke_and_keeps_the_log_behind_
         rt::sleep(Duration::from_millis(10)).await;
     }
     cluster.fabric.heal();
-    wait_sent(&cluster.nodes[leader], away, 4 * CHUNK).await;
+    wait_sent(&cluster.nodes[leader], away, 2 * AGAIN_MAX).await;
     for attempt in 0.. {
         if cluster.nodes[away].view().applied() >= cluster.nodes[leader].view().applied() {
             break;
@@ -146,9 +149,9 @@ async fn a_snapshot_goes_on_where_its_connection_broke_and_keeps_the_log_behind_
         rt::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(cluster.nodes[away].view().hash(), cluster.nodes[leader].view().hash());
-    assert!(total > 8 * CHUNK, "{total} bytes are too few for this test");
+    assert!(total > 3 * AGAIN_MAX, "{total} bytes are too few for this test");
     let excess = (arrived(&cluster.fabric) - before).saturating_sub(total);
-    assert!(excess < 2 * CHUNK, "{excess} bytes were sent again, of a snapshot of {total}");
+    assert!(excess < AGAIN_MAX, "{excess} bytes were sent again, of a snapshot of {total}");
     let least = Duration::from_secs_f64((total - CHUNK) as f64 / RATE as f64);
     assert!(rt::since(begun) >= least, "{total} bytes took {:?}", rt::since(begun));
 }
