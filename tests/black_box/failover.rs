@@ -66,6 +66,12 @@ fn a_member_that_is_down_is_named_once_and_once_when_it_is_back() {
     cluster.nodes[follower].kill();
     wait_for(&cluster, &format!("{named} has not answered"));
     std::thread::sleep(Duration::from_secs(3));
+    let told = said(&cluster).matches(&format!("{named} has not answered")).count();
+    assert!(
+        told <= 2,
+        "told {told} times, which is more than once by each that can have led: {}",
+        said(&cluster)
+    );
     let lines = said(&cluster).lines().count() - before;
     assert!(lines < 20, "{lines} lines about a member that is down: {}", said(&cluster));
     cluster.nodes[follower].start();

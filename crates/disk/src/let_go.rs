@@ -147,9 +147,10 @@ mod tests {
             return;
         }
         let (path, file) = made("forsaken");
+        // Nothing but the name keeps it now.
+        let named = is_forsaken(&file);
         let reader = fs::File::open(&path).unwrap();
         let writer = fs::File::options().write(true).open(&path).unwrap();
-        let named = is_forsaken(&file);
         fs::remove_file(&path).unwrap();
         assert!(!named.unwrap(), "it has a name");
         assert!(!is_forsaken(&file).unwrap(), "others hold it");

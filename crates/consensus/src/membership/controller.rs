@@ -60,7 +60,7 @@ pub(crate) async fn run(node: Node) {
     }
 }
 
-/// The members that a leader sends its entries to, and of which none shall leave.
+/// Those whom a leader sends its entries to, itself included, without those that shall leave.
 fn followers(metrics: &RaftMetrics<TypeConfig>, members: &BTreeMap<NodeId, Member>) -> BTreeSet<NodeId> {
     let removed = removed(members);
     let nodes = metrics.membership_config.membership().nodes();
